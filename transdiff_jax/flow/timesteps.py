@@ -1,0 +1,45 @@
+"""Times: what training draws and where solvers stop."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transdiff_jax.config import SamplingConfig
+
+Array = jax.Array
+
+NUM_TIMESTEPS = 1000  # the network's time is t * NUM_TIMESTEPS
+
+
+class SolverGrid(NamedTuple):
+    """The intervals of a solver, first to last, as arrays of shape [steps].
+
+    The last interval of Euler-Maruyama (to t = 0) is the general step with other scales, not another code path.
+    """
+
+    time: Array  # t at the start of the interval, in (0, 1]
+    next_time: Array  # t at its end; the last is 0
+    drift_scale: Array  # factor of the deterministic change
+    noise_scale: Array  # factor of the injected noise
+
+
+def draw_training_timesteps(key: Array, shape: tuple[int, ...]) -> Array:
+    """Integer timesteps 0..999 of logit-normal times: floor(1000 sigmoid(n)), n ~ N(0, 1) (int32).
+
+    The truncated time enters both the interpolation and the network.
+    """
+    times = jax.nn.sigmoid(jax.random.normal(key, shape))
+    # A sigmoid that rounds to 1 must not become timestep 1000, which the release can never draw.
+    return jnp.minimum(jnp.floor(times * NUM_TIMESTEPS), NUM_TIMESTEPS - 1).astype(jnp.int32)
+
+
+def solver_grid(config: SamplingConfig) -> SolverGrid:
+    """`steps` intervals: starts evenly spaced from 1 to `last_time`, then 0."""
+    starts = np.linspace(1.0, config.last_time, config.steps) if config.steps > 1 else np.ones(1)
+    ends = np.append(starts[1:], 0.0)
+    drift = np.full(config.steps, config.drift_scale)
+    noise = np.full(config.steps, config.noise_scale)
+    drift[-1], noise[-1] = 1.0, 0.0
+    return SolverGrid(*(jnp.asarray(values, jnp.float32) for values in (starts, ends, drift, noise)))

@@ -1,0 +1,1 @@
+"""The two networks of TransDiff and the module that joins them."""

@@ -1,0 +1,1 @@
+"""Network layers shared by the semantic encoder and the diffusion decoder."""

@@ -1,0 +1,129 @@
+"""Linear layers with logical axes, LayerNorm, MLP, dropout, time features, adaptive modulation.
+
+Shapes are [batch, tokens, width] unless said otherwise. Parameters are float32 and cast to the compute dtype where
+they are used; LayerNorm computes its statistics in float32.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from transdiff_jax import sharding
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+EMBEDDING_STDDEV = 0.02
+TIME_FEATURES = 256
+MAX_PERIOD = 10_000
+
+embedding_init = nn.initializers.normal(EMBEDDING_STDDEV)
+
+
+def with_axes(init: Initializer, *names: str) -> Initializer:
+    """An initializer whose parameter carries logical axis names."""
+    return nn.with_logical_partitioning(init, names)
+
+
+def modulation_init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+    """N(0, 1/width) for a table [rows, width]."""
+    return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
+
+
+def dense(
+    features: int | tuple[int, ...],
+    kernel_axes: tuple[str, ...],
+    dtype: jnp.dtype,
+    *,
+    contract: int = 1,
+    kernel_init: Initializer | None = None,
+    name: str | None = None,
+) -> nn.DenseGeneral:
+    """A linear layer with bias, Xavier-uniform over its flattened matrix.
+
+    Args:
+        features: output axes; several for heads.
+        kernel_axes: logical names of the kernel's axes, inputs first.
+        contract: how many trailing input axes are summed over.
+    """
+    out = (features,) if isinstance(features, int) else features
+    init = nn.initializers.xavier_uniform() if kernel_init is None else kernel_init
+    return nn.DenseGeneral(
+        out,
+        axis=tuple(range(-contract, 0)),
+        dtype=dtype,
+        kernel_init=with_axes(init, *kernel_axes),
+        bias_init=with_axes(nn.initializers.zeros, *kernel_axes[contract:]),
+        name=name,
+    )
+
+
+def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis, epsilon 1e-6, by the two-pass variance (the fast one cancels in float32)."""
+    return nn.LayerNorm(
+        epsilon=1e-6,
+        dtype=dtype,
+        use_bias=affine,
+        use_scale=affine,
+        scale_init=with_axes(nn.initializers.ones, sharding.NORM),
+        bias_init=with_axes(nn.initializers.zeros, sharding.NORM),
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+class Dropout(nn.Module):
+    """Dropout that is on exactly where the caller supplied a "dropout" key."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
+
+
+class Mlp(nn.Module):
+    """width -> 4 width -> width with exact (erf) GELU; dropout after the activation and at the end."""
+
+    width: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = dense(4 * self.width, (sharding.EMBED, sharding.MLP), self.dtype, name="up")(x)
+        x = Dropout(self.dropout)(nn.gelu(x, approximate=False))
+        x = dense(self.width, (sharding.MLP, sharding.EMBED), self.dtype, name="down")(x)
+        return Dropout(self.dropout)(x)
+
+
+def time_features(timesteps: Array) -> Array:
+    """Sinusoidal features [..., 256] (cosines, then sines) of times in [0, 1000], float32."""
+    half = TIME_FEATURES // 2
+    frequencies = jnp.exp(-math.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = timesteps.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Time -> embedding [..., width] and the shared part of every block's modulation [..., 6, width]."""
+
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, timesteps: Array) -> tuple[Array, Array]:
+        x = time_features(timesteps).astype(self.dtype)
+        x = dense(self.width, (sharding.TIME, sharding.EMBED), self.dtype, name="up")(x)
+        embedding = dense(self.width, (sharding.EMBED, sharding.TIME), self.dtype, name="down")(nn.silu(x))
+        axes = (sharding.TIME, sharding.MODULATION, sharding.EMBED)
+        modulation = dense((6, self.width), axes, self.dtype, name="modulation")(nn.silu(embedding))
+        return embedding, modulation
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """x (1 + scale) + shift; `shift` and `scale` [..., width] are one vector for all tokens of a row."""
+    return x * (1 + scale[..., None, :]) + shift[..., None, :]

@@ -1,0 +1,37 @@
+"""Square patches of a grid as channels, and back."""
+
+import jax
+
+Array = jax.Array
+
+
+def patchify(grid: Array, patch: int) -> Array:
+    """[..., h, w, c] -> [..., h / patch, w / patch, c * patch**2], channels first, then rows, then columns.
+
+    Raises:
+        ValueError: `patch` does not divide both sides.
+    """
+    *lead, height, width, channels = grid.shape
+    if height % patch or width % patch:
+        raise ValueError(f"patches of {patch}x{patch} do not divide a grid of shape {grid.shape}")
+    rows, columns = height // patch, width // patch
+    axis = len(lead)
+    split = grid.reshape(*lead, rows, patch, columns, patch, channels)
+    order = (*range(axis), axis, axis + 2, axis + 4, axis + 1, axis + 3)
+    return split.transpose(order).reshape(*lead, rows, columns, channels * patch**2)
+
+
+def unpatchify(grid: Array, patch: int) -> Array:
+    """The inverse of `patchify`.
+
+    Raises:
+        ValueError: the channels are not a multiple of patch**2.
+    """
+    *lead, rows, columns, features = grid.shape
+    if features % patch**2:
+        raise ValueError(f"{features} channels of a grid of shape {grid.shape} are not patches of {patch}x{patch}")
+    channels = features // patch**2
+    axis = len(lead)
+    split = grid.reshape(*lead, rows, columns, channels, patch, patch)
+    order = (*range(axis), axis, axis + 3, axis + 1, axis + 4, axis + 2)
+    return split.transpose(order).reshape(*lead, rows * patch, columns * patch, channels)

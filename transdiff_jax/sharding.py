@@ -1,0 +1,121 @@
+"""The device mesh, logical axis names, and the one table that maps names to mesh axes.
+
+Every parallelism is a shape of this mesh: one device is (1, 1, 1), data parallel (n, 1, 1), FSDP (1, n, 1), tensor
+parallel (1, 1, n). Modules name the axes of their parameters with the constants below and know nothing of devices.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+
+# Mesh axes.
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+MESH_AXES = (DATA, FSDP, TENSOR)
+
+# Logical axes of parameters and activations.
+BATCH = "batch"
+LAYERS = "layers"
+EMBED = "embed"
+HEADS = "heads"
+HEAD_DIM = "head_dim"
+MLP = "mlp"
+QKV = "qkv"
+CLASSES = "classes"
+POSITIONS = "positions"
+LATENT = "latent"
+TIME = "time"
+MODULATION = "modulation"
+CONDITION = "condition"
+NORM = "norm"
+
+RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
+    (BATCH, (DATA, FSDP)),
+    (EMBED, FSDP),
+    (HEADS, TENSOR),
+    (MLP, TENSOR),
+    (LAYERS, None),
+    (HEAD_DIM, None),
+    (QKV, None),
+    (CLASSES, None),
+    (POSITIONS, None),
+    (LATENT, None),
+    (TIME, None),
+    (MODULATION, None),
+    (CONDITION, None),
+    (NORM, None),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all (or the given) devices.
+
+    Raises:
+        UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    shown = f"config.mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor})"
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"{shown}: sizes must be at least 1, and at most one may be -1 (the devices that remain)")
+    known = math.prod(size for size in sizes if size != -1)
+    if len(devices) % known:
+        raise UserError(f"{shown} does not fit {len(devices)} device(s): {known} does not divide {len(devices)}")
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if math.prod(sizes) != len(devices):
+        raise UserError(f"{shown} uses {math.prod(sizes)} of {len(devices)} device(s); set one size to -1")
+    return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(size: int, mesh: Mesh, field: str) -> None:
+    """Raises a UserError unless `size` rows split evenly over the mesh; `field` names the setting."""
+    shards = mesh.shape[DATA] * mesh.shape[FSDP]
+    if size % shards:
+        raise UserError(f"{field}={size} must be divisible by {shards}, the mesh's data x fsdp devices")
+
+
+def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """Shardings of a tree whose parameters are still boxed with logical axis names (`jax.eval_shape` of an init).
+
+    Leaves without names (step counters) are replicated.
+
+    Raises:
+        UserError: a dimension does not divide by the mesh axes that its name maps to.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    shapes = nn.unbox(boxed)
+
+    def check(path: tuple, sharding: NamedSharding, leaf: jax.ShapeDtypeStruct) -> None:
+        try:
+            sharding.shard_shape(leaf.shape)
+        except ValueError:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(
+                f"config.mesh={dict(mesh.shape)} cannot split {name} of shape {leaf.shape} as {sharding.spec}"
+            ) from None
+
+    jax.tree_util.tree_map_with_path(check, shardings, shapes)
+    return shardings
+
+
+def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch -> arrays of the whole batch, sharded over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

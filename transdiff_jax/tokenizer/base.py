@@ -1,0 +1,17 @@
+"""What the rest of the package asks of a tokenizer."""
+
+from typing import Protocol
+
+import jax
+
+Array = jax.Array
+
+
+class Tokenizer(Protocol):
+    """Image <-> latent, pure functions of arrays that may be traced."""
+
+    def encode(self, images: Array, key: Array) -> Array:
+        """Images [..., height, width, channels] in [-1, 1] -> latents [..., h, w, c]; `key` draws from a posterior."""
+
+    def decode(self, latents: Array) -> Array:
+        """Latents [..., h, w, c] -> images [..., height, width, channels], about [-1, 1], not clipped."""
