@@ -1,0 +1,88 @@
+"""How every command line starts and ends: flags, log format, one line and exit code 2 for what a user can mend."""
+
+import errno
+import logging as python_logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+
+USER_ERROR_CODE = 2
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_QUIET_LIBRARIES = ("orbax", "grain", "tensorstore", "array_record", "tensorflow_datasets", "etils")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line, calls `main` and exits."""
+    _set_up_logging()
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def read_config(holder: flags.FlagHolder) -> Config:
+    """The validated configuration of a `config_flags` flag."""
+    return Config.from_dict(holder.value)
+
+
+def fail(message: str) -> None:
+    """Prints one line and exits with code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(USER_ERROR_CODE)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except Exception as error:
+        # config_flags runs the config file here, so that any kind of error may come out of it.
+        fail(f"{type(error).__name__ if not str(error) else error}")
+    if rest[1:]:
+        fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
+    return rest
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except UserError as error:
+        fail(str(error))
+    except Exception as error:
+        full = _disk_full(error)
+        if full is None:
+            raise
+        fail(f"no space left to write {full.filename or 'a file'} ({full.strerror}): free some and run again")
+
+
+def _disk_full(error: BaseException | None) -> OSError | None:
+    """The first error in the chain of causes that says that a disk or quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class _OwnMessages(python_logging.Filter):
+    """Lets through warnings of all libraries, and information of all but the talkative ones.
+
+    They all log through absl's one logger, so that only the place of the call tells them apart.
+    """
+
+    def filter(self, record: python_logging.LogRecord) -> bool:
+        parts = Path(record.pathname).parts
+        return record.levelno > python_logging.WARNING or not any(name in parts for name in _QUIET_LIBRARIES)
+
+
+def _set_up_logging() -> None:
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.addFilter(_OwnMessages())
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
