@@ -144,8 +144,7 @@ class CheckpointStore:
 
     def read_record(self, step: int) -> RunRecord:
         """Configuration and data state of a step."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))
-        return RunRecord.from_json(restored[RUN])
+        return _read_record(self._manager, step)
 
     def read_state(self, step: int, abstract: TrainState) -> TrainState:
         """The arrays of a step, with the shapes, dtypes and shardings of `abstract`."""
@@ -194,43 +193,75 @@ class Weights:
 
     config: Config
     params: Params
+    name: str  # "raw", or "ema" and the rate
     step: int
+    digest: str  # SHA-256 of the checkpoint's manifest: names the exact files
 
 
-def load_weights(workdir: Path, mesh: Mesh, *, kind: Literal["ema", "raw"] = "ema", ema_index: int = 0) -> Weights:
-    """Reads one set of weights of the newest intact checkpoint of another run; nothing there is changed.
+def load_weights(
+    workdir: Path, mesh: Mesh, *, kind: Literal["ema", "raw"] = "ema", ema_rate: float | None = None
+) -> Weights:
+    """Reads one set of weights of a run's newest intact checkpoint; nothing there is changed.
 
     Args:
         kind: an average, or the raw parameters.
-        ema_index: which of the run's config.train.ema_rates.
+        ema_rate: which average; None for the run's first.
 
     Raises:
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
-    folder = workdir / FOLDER
-    if not folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints (no folder {folder}); train there first or name another run")
+    folder = _existing_folder(workdir)
     step = _newest_intact_readonly(folder)
-    handlers = {STATE: ocp.PyTreeCheckpointHandler(), RUN: ocp.JsonCheckpointHandler()}
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
-        run = manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))[RUN]
-        config = RunRecord.from_json(run).config
-        if kind == "ema" and ema_index >= len(config.train.ema_rates):
-            raise UserError(f"{workdir} has averages of rates {config.train.ema_rates}, but none of index {ema_index}")
+    with _reader(folder) as manager:
+        config = _read_record(manager, step).config
         abstract = abstract_state(config, mesh)
-        # The format keeps all averages in one tuple; those not asked for are left unread.
-        wanted = {"params": abstract.params} if kind == "raw" else {"ema": _only(abstract.ema, ema_index)}
+        if kind == "raw":
+            name, wanted = "raw", {"params": abstract.params}
+        else:
+            index = _ema_index(config, ema_rate, workdir)
+            name = f"ema {config.train.ema_rates[index]}"
+            # Placeholders keep the place of the averages that are not read.
+            ema = (abstract.ema[i] if i == index else ocp.PLACEHOLDER for i in range(len(abstract.ema)))
+            wanted = {"ema": tuple(ema)}
         restore = ocp.args.PyTreeRestore(
             wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
         )
         state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
-    params = state["params"] if kind == "raw" else state["ema"][ema_index]
-    return Weights(config, params, step)
+    params = state["params"] if kind == "raw" else state["ema"][index]
+    return Weights(config, params, name, step, _sha256(folder / str(step) / MANIFEST))
 
 
-def _only(ema: tuple[Params, ...], index: int) -> tuple[Any, ...]:
-    return tuple(average if i == index else ocp.PLACEHOLDER for i, average in enumerate(ema))
+def latest_record(workdir: Path) -> RunRecord:
+    """Configuration, data state and training time of a run's newest intact checkpoint; raises like `load_weights`."""
+    folder = _existing_folder(workdir)
+    with _reader(folder) as manager:
+        return _read_record(manager, _newest_intact_readonly(folder))
+
+
+def _reader(folder: Path) -> ocp.CheckpointManager:
+    """A manager that reads parts of a checkpoint and changes nothing."""
+    handlers = {STATE: ocp.PyTreeCheckpointHandler(), RUN: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+
+
+def _read_record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
+    restored = manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))
+    return RunRecord.from_json(restored[RUN])
+
+
+def _existing_folder(workdir: Path) -> Path:
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoints (no folder {folder}); train there first or name another run")
+    return folder
+
+
+def _ema_index(config: Config, rate: float | None, workdir: Path) -> int:
+    rates = config.train.ema_rates
+    if rate is not None and rate not in rates:
+        raise UserError(f"{workdir} has averages of rates {rates}, none of {rate}")
+    return 0 if rate is None else rates.index(rate)
 
 
 def _newest_intact_readonly(folder: Path) -> int:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_QUIET_LIBRARIES = ("orbax", "grain", "tensorstore", "array_record", "tensorflow_datasets", "etils")
+_QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils"}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -26,7 +25,11 @@ def run(main: Callable[[], None]) -> None:
 
 def read_config(holder: flags.FlagHolder) -> Config:
     """The validated configuration of a `config_flags` flag."""
-    return Config.from_dict(holder.value)
+    try:
+        values = holder.value.to_dict()
+    except OSError as error:  # ml_collections puts off the error of a file that it could not open to the first use
+        raise UserError(f"--config: {error.__cause__ or error}") from None
+    return Config.from_dict(values)
 
 
 def fail(message: str) -> None:
@@ -38,9 +41,14 @@ def fail(message: str) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(str(error))
+    except KeyError as error:
+        fail(f"--config: no such field: {error.args[0]}")
     except Exception as error:
-        # config_flags runs the config file here, so that any kind of error may come out of it.
-        fail(f"{type(error).__name__ if not str(error) else error}")
+        # The config file runs here, so that any kind of error may come out of it; ml_collections puts the whole
+        # traceback into some messages, of which the last line says what happened.
+        fail(f"--config: {type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
     if rest[1:]:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest
@@ -68,14 +76,15 @@ def _disk_full(error: BaseException | None) -> OSError | None:
 
 
 class _OwnMessages(python_logging.Filter):
-    """Lets through warnings of all libraries, and information of all but the talkative ones.
+    """Lets through errors of all libraries, and the rest of all but the talkative ones.
 
     They all log through absl's one logger, so that only the place of the call tells them apart.
     """
 
     def filter(self, record: python_logging.LogRecord) -> bool:
-        parts = Path(record.pathname).parts
-        return record.levelno > python_logging.WARNING or not any(name in parts for name in _QUIET_LIBRARIES)
+        # clu reports progress as a note to a cluster's work unit; here the console is where it goes.
+        record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
+        return record.levelno > python_logging.WARNING or _QUIET_LIBRARIES.isdisjoint(Path(record.pathname).parts)
 
 
 def _set_up_logging() -> None:

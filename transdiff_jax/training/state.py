@@ -1,6 +1,5 @@
 """What a training step reads and writes, and nothing else."""
 
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -46,10 +45,9 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """
     boxed = jax.eval_shape(lambda: new_state(init_params(config.model, config.seed), config))
     shardings = sharding.tree_shardings(boxed, mesh)
-    shaped = jax.tree.map(
+    return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), nn.unbox(boxed), shardings
     )
-    return shaped
 
 
 def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:

@@ -52,7 +52,13 @@ def loss_and_metrics(
 
 
 def accumulated_gradients(
-    params: Params, model: TransDiff, config: Config, latents: Array, labels: Array, draws: LossDraws, dropout_key: Array
+    params: Params,
+    model: TransDiff,
+    config: Config,
+    latents: Array,
+    labels: Array,
+    draws: LossDraws,
+    dropout_key: Array,
 ) -> tuple[Params, Metrics]:
     """Gradients and metrics of the whole batch, computed in `train.accumulation` micro-batches and averaged."""
     count = config.train.accumulation
