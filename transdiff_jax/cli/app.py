@@ -1,11 +1,13 @@
 """How every command line starts and ends: flags, log format, one line and exit code 2 for what a user can mend."""
 
 import errno
+import functools
 import logging as python_logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -17,10 +19,13 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils"}
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line, calls `main` and exits."""
+def run(main: Callable[[], None], flag_values: flags.FlagValues) -> None:
+    """Parses the command line into `flag_values`, calls `main` and exits.
+
+    Each command has flags of its own (and not absl's global ones), so that they can be imported side by side.
+    """
     _set_up_logging()
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    app.run(lambda _: _guarded(main), flags_parser=functools.partial(_parse, flag_values))
 
 
 def read_config(holder: flags.FlagHolder) -> Config:
@@ -32,23 +37,30 @@ def read_config(holder: flags.FlagHolder) -> Config:
     return Config.from_dict(values)
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(USER_ERROR_CODE)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
+    flags.FLAGS(argv[:1])  # Grain's worker processes ask for absl's global flags to be parsed
+    if {"--help", "-h"} & set(argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n{flag_values.main_module_help()}")
+        sys.exit(0)
     try:
-        rest = flags.FLAGS(argv)
+        rest = flag_values(argv)
     except flags.Error as error:
         fail(str(error))
-    except KeyError as error:
-        fail(f"--config: no such field: {error.args[0]}")
     except Exception as error:
+        unknown = next(
+            (cause for cause in (error, error.__cause__, error.__context__) if type(cause) is KeyError), None
+        )
+        if unknown:
+            fail(f"--config: no such field: {unknown.args[0]}")
         # The config file runs here, so that any kind of error may come out of it; ml_collections puts the whole
-        # traceback into some messages, of which the last line says what happened.
-        fail(f"--config: {type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+        # traceback into some messages, whose last line says what happened.
+        fail(f"--config: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")
     if rest[1:]:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest

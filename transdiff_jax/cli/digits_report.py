@@ -8,8 +8,11 @@ from absl import flags
 from transdiff_jax.cli import app
 from transdiff_jax.evaluation.digits_report import write_report
 
-FOLDER = flags.DEFINE_string("folder", None, "Folder with the runs one_step and mrar and their samples.")
-flags.mark_flag_as_required("folder")
+FLAGS = flags.FlagValues()
+FOLDER = flags.DEFINE_string(
+    "folder", None, "Folder with the runs one_step and mrar and their samples.", flag_values=FLAGS
+)
+flags.mark_flag_as_required("folder", FLAGS)
 
 
 def main() -> None:
@@ -21,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, FLAGS)

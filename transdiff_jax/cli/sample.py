@@ -17,20 +17,39 @@ from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.generation import SampleRequest, generate
 from transdiff_jax.sampling import balanced_labels
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
-OUT = flags.DEFINE_string("out", None, "Folder for the images; a stopped job goes on there.")
-LABELS = flags.DEFINE_list("labels", None, "Classes to sample, one image each: --labels=207,88.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Sample so many images, balanced over all classes in order.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise; a sample depends on it and on its index.", 0, 2**31 - 1)
-SOLVER = flags.DEFINE_enum("solver", None, sorted(SOLVERS), "Default: the run's config.sampling.solver.")
-STEPS = flags.DEFINE_integer("steps", None, "Solver steps an image; default: the run's.")
-GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight, or one for each MRAR image; 1: off.")
-DRIFT_SCALE = flags.DEFINE_float("drift_scale", None, "scale_0 of Euler-Maruyama; default: the run's.")
-NOISE_SCALE = flags.DEFINE_float("noise_scale", None, "scale_1 of Euler-Maruyama; default: the run's.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at once, over all devices; default: the run's.")
-EMA_RATE = flags.DEFINE_float("ema_rate", None, "Which average to sample from; default: the run's first.")
-ALL_IMAGES = flags.DEFINE_bool("all_images", False, "Also write the earlier images of each MRAR sequence.")
-flags.mark_flags_as_required(["workdir", "out"])
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.", flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", None, "Folder for the images; a stopped job goes on there.", flag_values=FLAGS)
+LABELS = flags.DEFINE_list("labels", None, "Classes to sample, one image each: --labels=207,88.", flag_values=FLAGS)
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "Sample so many images, balanced over all classes in order.", flag_values=FLAGS
+)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the noise; a sample depends on it and on its index.", 0, 2**31 - 1, flag_values=FLAGS
+)
+SOLVER = flags.DEFINE_enum(
+    "solver", None, sorted(SOLVERS), "Default: the run's config.sampling.solver.", flag_values=FLAGS
+)
+STEPS = flags.DEFINE_integer("steps", None, "Solver steps an image; default: the run's.", flag_values=FLAGS)
+GUIDANCE = flags.DEFINE_list(
+    "guidance", None, "Guidance weight, or one for each MRAR image; 1: off.", flag_values=FLAGS
+)
+DRIFT_SCALE = flags.DEFINE_float(
+    "drift_scale", None, "scale_0 of Euler-Maruyama; default: the run's.", flag_values=FLAGS
+)
+NOISE_SCALE = flags.DEFINE_float(
+    "noise_scale", None, "scale_1 of Euler-Maruyama; default: the run's.", flag_values=FLAGS
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images at once, over all devices; default: the run's.", flag_values=FLAGS
+)
+EMA_RATE = flags.DEFINE_float(
+    "ema_rate", None, "Which average to sample from; default: the run's first.", flag_values=FLAGS
+)
+ALL_IMAGES = flags.DEFINE_bool(
+    "all_images", False, "Also write the earlier images of each MRAR sequence.", flag_values=FLAGS
+)
+flags.mark_flags_as_required(["workdir", "out"], FLAGS)
 
 
 def _with_flags(config: Config) -> Config:
@@ -75,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, FLAGS)

@@ -8,11 +8,18 @@ from ml_collections import config_flags
 from transdiff_jax.cli import app
 from transdiff_jax.training.loop import train
 
+FLAGS = flags.FlagValues()
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file; any field is overridden by --config.section.field=value.", lock_config=True
+    "config",
+    None,
+    "Configuration file; any field is overridden by --config.section.field=value.",
+    lock_config=True,
+    flag_values=FLAGS,
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.")
-flags.mark_flags_as_required(["config", "workdir"])
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.", flag_values=FLAGS
+)
+flags.mark_flags_as_required(["config", "workdir"], FLAGS)
 
 
 def main() -> None:
@@ -21,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, FLAGS)

@@ -34,7 +34,8 @@ def save_panels(path: Path, panels: Mapping[str, np.ndarray], row_names: Sequenc
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, picture) in zip(axes, panels.items(), strict=True):
         axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set(title=title, xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=9)
         axis.set_frame_on(False)
     centres = (np.arange(len(row_names)) + 0.5) * next(iter(panels.values())).shape[0] / len(row_names)
     axes[0].set_yticks(centres, row_names)

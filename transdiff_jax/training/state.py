@@ -1,6 +1,5 @@
 """What a training step reads and writes, and nothing else."""
 
-
 import flax.linen as nn
 import flax.struct
 import jax
