@@ -262,6 +262,7 @@ def _check_ranges(config: Config) -> None:
         for path in paths:
             value = _get(config, path)
             _require(value >= least, f"config.{path}={value} must be at least {least}")
+    _require(config.seed < 2**31, f"config.seed={config.seed} must be below {2**31}: keys are made of 32 bits")
     for path in _FRACTIONS:
         value = _get(config, path)
         _require(0 <= value < 1, f"config.{path}={value} must be at least 0 and below 1")

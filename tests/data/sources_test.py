@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,12 @@ def test_directory_may_start_at_home(digits_config, digits_directory, monkeypatc
     source = open_source(digits_config(data={"directory": f"~/{digits_directory.name}", "split": "test"}).data)
     assert len(source) == 360
     assert not (digits_directory.parent / "~").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "digits-test.array_record-00000-of-00001"])
+def test_a_damaged_dataset_ends_in_one_line(digits_directory, digits_config, tmp_path, name):
+    directory = shutil.copytree(digits_directory, tmp_path / "copy")
+    (file,) = directory.rglob(name)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"the dataset in .*digits is damaged \(.*\): delete that folder"):
+        open_source(digits_config(data={"split": "test", "directory": str(directory)}).data)

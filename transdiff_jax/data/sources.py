@@ -5,6 +5,7 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
 
 from transdiff_jax.config import DataConfig
 from transdiff_jax.data.digits import prepare_digits
@@ -40,7 +41,8 @@ class TfdsSource:
             raise UserError(f"config.data.split={split!r} is not a split of {builder.info.name}; it has {known}")
         self.num_classes = builder.info.features["label"].num_classes
         self._records = builder.as_data_source(split=split)
-        self._labels_only = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        labels_only = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        self._labels = np.array([record["label"] for record in labels_only], np.int32)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -51,7 +53,7 @@ class TfdsSource:
 
     def labels(self) -> np.ndarray:
         """See `Source`."""
-        return np.array([record["label"] for record in self._labels_only], np.int32)
+        return self._labels
 
 
 def open_source(config: DataConfig) -> Source:
@@ -65,4 +67,14 @@ def open_source(config: DataConfig) -> Source:
         builder = prepare_digits(str(directory))
     except OSError as error:
         raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
-    return TfdsSource(builder, config.split)
+    except ParseError as error:
+        raise _damaged(directory, error) from None
+    try:
+        return TfdsSource(builder, config.split)
+    except RuntimeError as error:  # of ArrayRecord: a wrong checksum, or a file that ends early
+        raise _damaged(directory, error) from None
+
+
+def _damaged(directory: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"the dataset in {directory / 'digits'} is damaged ({reason}): delete that folder and run again")
