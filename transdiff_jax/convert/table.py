@@ -5,7 +5,8 @@ is either mapped or listed as unused with the reason; anything else is an error,
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +91,12 @@ def norm(reference: str, ours: str, width: int, layers: int = 0) -> list[Entry]:
 def plain(reference: str, ours: str, reference_shape: Shape, our_shape: Shape, layers: int = 0) -> list[Entry]:
     """A tensor that differs in axes of length one at most."""
     return [Entry(reference, ours, reference_shape, our_shape, tuple(range(len(reference_shape))), layers)]
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """How many layers there are: one more than the highest number that `pattern` finds at the start of a name."""
+    matches = (re.match(pattern, name) for name in names)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def check_reference(table: NameTable, shapes: Mapping[str, Shape], source: str) -> None:

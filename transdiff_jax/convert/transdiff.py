@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from transdiff_jax.config import ModelConfig
-from transdiff_jax.convert.table import Entry, NameTable, Shape, Unused, linear, norm, plain
+from transdiff_jax.convert.table import Entry, NameTable, Shape, Unused, count, linear, norm, plain
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.variants import published_heads
 from transdiff_jax.nn.layers import TIME_FEATURES
@@ -127,8 +127,8 @@ def infer_model(shapes: Mapping[str, Shape], source: str, heads: int | None = No
     config = ModelConfig(
         width=width,
         heads=_heads(width, heads, source),
-        encoder_blocks=_count(shapes, r"encoder_blocks\.(\d+)\."),
-        decoder_blocks=_count(shapes, rf"{re.escape(_DECODER)}\.res_blocks\.(\d+)\."),
+        encoder_blocks=count(shapes, r"encoder_blocks\.(\d+)\."),
+        decoder_blocks=count(shapes, rf"{re.escape(_DECODER)}\.res_blocks\.(\d+)\."),
         num_classes=classes,
         class_tokens=positions - semantic,
         num_images=semantic // tokens,
@@ -148,11 +148,6 @@ def _shape(shapes: Mapping[str, Shape], name: str, rank: int, source: str) -> Sh
     shape = tuple(shapes[name])
     _require(len(shape) == rank, source, f"{name} of shape {shape} must have {rank} axes")
     return shape
-
-
-def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
-    matches = (re.match(pattern, name) for name in shapes)
-    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def _side(area: int, what: str, source: str) -> int:
