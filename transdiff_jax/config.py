@@ -7,8 +7,10 @@ or out of a checkpoint) into a `Config`, or raises a `UserError` that names the 
 
 import dataclasses
 import math
+import runpy
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import ml_collections
@@ -168,7 +170,12 @@ class Config:
 
 def default_config_dict() -> ml_collections.ConfigDict:
     """All fields at their defaults, for a config file to change; assigning an unknown field raises."""
-    return ml_collections.ConfigDict(Config().to_dict())
+    return ml_collections.ConfigDict(Config().to_dict()).lock()
+
+
+def load_config_dict(path: Path) -> ml_collections.ConfigDict:
+    """What `get_config()` of a config file returns, for a config file that starts from another."""
+    return runpy.run_path(str(path))["get_config"]()
 
 
 def _build(schema: type, values: Any, path: str) -> Any:

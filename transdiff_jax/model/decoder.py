@@ -29,9 +29,7 @@ class DecoderBlock(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(
-        self, x: Array, keys_values: KeysValues, modulation: Array, mask: Array | None
-    ) -> tuple[Array, None]:
+    def __call__(self, x: Array, keys_values: KeysValues, modulation: Array, mask: Array | None) -> tuple[Array, None]:
         """One block.
 
         Args:
@@ -89,9 +87,7 @@ class VelocityDecoder(nn.Module):
         self.output_norm = layer_norm(dtype, affine=False)
         self.output_modulation = self.param("output_modulation", table, (2, c.width))
         zeros = nn.initializers.zeros
-        self.output_projection = dense(
-            c.latent_channels, (sharding.EMBED, sharding.LATENT), dtype, kernel_init=zeros
-        )
+        self.output_projection = dense(c.latent_channels, (sharding.EMBED, sharding.LATENT), dtype, kernel_init=zeros)
 
     def condition(self, features: Array) -> KeysValues:
         """Semantic features [b, tokens, width] -> keys and values of every block, [blocks, b, tokens, heads, head_dim].

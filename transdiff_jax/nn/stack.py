@@ -13,7 +13,9 @@ REMAT_POLICIES = {
 }
 
 
-def stack(block: type[nn.Module], length: int, *, in_axes: tuple[Any, ...], remat: str, unroll: bool) -> type[nn.Module]:
+def stack(
+    block: type[nn.Module], length: int, *, in_axes: tuple[Any, ...], remat: str, unroll: bool
+) -> type[nn.Module]:
     """A module of `length` copies of `block`, their parameters stacked on a leading axis named "layers".
 
     Args:

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The main job on the embedded digits: train 1-step TransDiff, fine-tune it to MRAR, sample both, score them.
+# Everything goes to runs/digits. Running it again resumes what was stopped, or says that all is done.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh requirements.txt
+
+out=runs/digits
+run() {
+  echo "+ python -m transdiff_jax.cli.$*"
+  .venv/bin/python -m "transdiff_jax.cli.$1" "${@:2}"
+}
+
+run train --config=configs/digits.py --workdir=$out/one_step
+run train --config=configs/digits_mrar.py --workdir=$out/mrar
+run sample --workdir=$out/one_step --out=$out/samples/one_step --num_samples=1000
+run sample --workdir=$out/mrar --out=$out/samples/mrar --num_samples=1000 --all_images
+run digits_report --folder=$out

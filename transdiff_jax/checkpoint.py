@@ -1,0 +1,274 @@
+"""Checkpoints: state, data iterator and configuration as one value, saved asynchronously, verified when read.
+
+A step's files are listed with their SHA-256 in a manifest that is committed together with them (array files carry no
+checksum of their own: a flipped bit would be read as another weight). What does not match its manifest is not used:
+restoring falls back to the newest intact step, and says so.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.sharding import Mesh
+
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+from transdiff_jax.files import write_json
+from transdiff_jax.model.transdiff import Params
+from transdiff_jax.training.state import TrainState, abstract_state
+
+FOLDER = "checkpoints"
+DAMAGED_FOLDER = "damaged"
+MANIFEST = "manifest.json"
+STATE, RUN = "state", "run"
+# Rewritten by Orbax at the moment of the commit, after the manifest; holds times and handler names only.
+_UNLISTED = {"_CHECKPOINT_METADATA", MANIFEST}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint holds beside the arrays."""
+
+    config: Config
+    data: dict[str, Any]  # state of the data iterator
+    train_seconds: float  # spent training up to this step, over all restarts
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value, the inverse of `from_json`."""
+        return {"config": self.config.to_dict(), "data": self.data, "train_seconds": self.train_seconds}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunRecord":
+        """Raises a UserError if the configuration has fields that this version does not know."""
+        return cls(Config.from_dict(value["config"]), value["data"], value["train_seconds"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed_files(folder: Path) -> dict[str, Path]:
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in files.items() if name not in _UNLISTED}
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes the SHA-256 of every file below `folder` into its manifest."""
+    write_json(folder / MANIFEST, {name: _sha256(path) for name, path in _listed_files(folder).items()})
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a committed step, in a few words; None if all files are as they were written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _sha256(folder / name) != digest:
+                return f"{name} has changed"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    return None if manifest else f"{MANIFEST} lists no files"
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `workdir`/checkpoints."""
+
+    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int = 0) -> None:
+        self.folder = workdir / FOLDER
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
+        self._saving: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            keep_period=keep_every or None,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+        )
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
+
+    def _write_manifest(self) -> None:
+        """Runs when a step's files are complete, before the rename that commits them."""
+        (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        write_manifest(folder)
+
+    def newest_intact(self) -> int | None:
+        """The step to resume from, or None for a run without checkpoints.
+
+        Damaged steps newer than it are moved to `workdir`/damaged, so that the run can save them again.
+
+        Raises:
+            UserError: there are steps, but all are damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
+        for step in steps:
+            damage = find_damage(self.folder / str(step))
+            if damage is None:
+                self._set_aside(damaged)
+                return step
+            logging.warning("checkpoint of step %d is damaged (%s), trying the one before it", step, damage)
+            damaged.append(step)
+        if damaged:
+            raise UserError(
+                f"{self.folder} holds no intact checkpoint: all of steps {sorted(damaged)} are damaged; move the "
+                "folder away to start from scratch"
+            )
+        return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for step in steps:
+            target = self.folder.parent / DAMAGED_FOLDER / str(step)
+            while target.exists():
+                target = target.with_name(target.name + "-again")
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(self.folder / str(step), target)
+            logging.warning("moved the damaged checkpoint of step %d to %s", step, target)
+        self._manager.reload()
+
+    def read_record(self, step: int) -> RunRecord:
+        """Configuration and data state of a step."""
+        return _read_record(self._manager, step)
+
+    def read_state(self, step: int, abstract: TrainState) -> TrainState:
+        """The arrays of a step, with the shapes, dtypes and shardings of `abstract`."""
+        args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(abstract)})
+        return self._manager.restore(step, args=args)[STATE]
+
+    def save(self, step: int, state: TrainState, record: RunRecord) -> None:
+        """Starts saving a step; waits only for the previous save and for the copy to host memory.
+
+        Raises:
+            UserError: this or the previous save cannot be written.
+        """
+        with self._write_errors():
+            self._manager.wait_until_finished()
+            self._saving = step
+            args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
+            self._manager.save(step, args=ocp.args.Composite(**args))
+
+    def wait(self) -> None:
+        """Returns when the save in progress, if any, is committed; raises like `save`."""
+        with self._write_errors():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
+            reason = str(error).strip().splitlines()[0]
+            kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+            raise UserError(
+                f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); "
+                f"free space or fix permissions and start again: steps {kept} are kept"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for the save in progress and releases the manager's threads."""
+        with self._write_errors():
+            self._manager.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters of a trained model, for sampling or fine-tuning."""
+
+    config: Config
+    params: Params
+    name: str  # "raw", or "ema" and the rate
+    step: int
+    digest: str  # SHA-256 of the checkpoint's manifest: names the exact files
+
+
+def load_weights(
+    workdir: Path, mesh: Mesh, *, kind: Literal["ema", "raw"] = "ema", ema_rate: float | None = None
+) -> Weights:
+    """Reads one set of weights of a run's newest intact checkpoint; nothing there is changed.
+
+    Args:
+        kind: an average, or the raw parameters.
+        ema_rate: which average; None for the run's first.
+
+    Raises:
+        UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
+    """
+    folder = _existing_folder(workdir)
+    step = _newest_intact_readonly(folder)
+    with _reader(folder) as manager:
+        config = _read_record(manager, step).config
+        abstract = abstract_state(config, mesh)
+        if kind == "raw":
+            name, wanted = "raw", {"params": abstract.params}
+        else:
+            index = _ema_index(config, ema_rate, workdir)
+            name = f"ema {config.train.ema_rates[index]}"
+            # Placeholders keep the place of the averages that are not read.
+            ema = (abstract.ema[i] if i == index else ocp.PLACEHOLDER for i in range(len(abstract.ema)))
+            wanted = {"ema": tuple(ema)}
+        restore = ocp.args.PyTreeRestore(
+            wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
+        )
+        state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
+    params = state["params"] if kind == "raw" else state["ema"][index]
+    return Weights(config, params, name, step, _sha256(folder / str(step) / MANIFEST))
+
+
+def latest_record(workdir: Path) -> RunRecord:
+    """Configuration, data state and training time of a run's newest intact checkpoint; raises like `load_weights`."""
+    folder = _existing_folder(workdir)
+    with _reader(folder) as manager:
+        return _read_record(manager, _newest_intact_readonly(folder))
+
+
+def _reader(folder: Path) -> ocp.CheckpointManager:
+    """A manager that reads parts of a checkpoint and changes nothing."""
+    handlers = {STATE: ocp.PyTreeCheckpointHandler(), RUN: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+
+
+def _read_record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
+    restored = manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))
+    return RunRecord.from_json(restored[RUN])
+
+
+def _existing_folder(workdir: Path) -> Path:
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoints (no folder {folder}); train there first or name another run")
+    return folder
+
+
+def _ema_index(config: Config, rate: float | None, workdir: Path) -> int:
+    rates = config.train.ema_rates
+    if rate is not None and rate not in rates:
+        raise UserError(f"{workdir} has averages of rates {rates}, none of {rate}")
+    return 0 if rate is None else rates.index(rate)
+
+
+def _newest_intact_readonly(folder: Path) -> int:
+    steps = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    for step in steps:
+        damage = find_damage(folder / str(step))
+        if damage is None:
+            return step
+        logging.warning("checkpoint %s is damaged (%s), trying the one before it", folder / str(step), damage)
+    raise UserError(f"{folder} holds no intact checkpoint (steps found: {steps}); train there first")

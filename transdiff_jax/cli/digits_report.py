@@ -1,0 +1,27 @@
+"""Scores and pictures of the digits demo: python -m transdiff_jax.cli.digits_report --folder=runs/digits."""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from transdiff_jax.cli import app
+from transdiff_jax.evaluation.digits_report import write_report
+
+FLAGS = flags.FlagValues()
+FOLDER = flags.DEFINE_string(
+    "folder", None, "Folder with the runs one_step and mrar and their samples.", flag_values=FLAGS
+)
+flags.mark_flag_as_required("folder", FLAGS)
+
+
+def main() -> None:
+    """Writes the report and prints it."""
+    folder = Path(FOLDER.value)
+    print(json.dumps(write_report(folder), indent=2))
+    for name in ("samples.png", "mrar_sequence.png", "loss.png", "report.json"):
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS)

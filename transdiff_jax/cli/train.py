@@ -1,0 +1,31 @@
+"""Trains a model, or resumes: python -m transdiff_jax.cli.train --config=configs/digits.py --workdir=DIR."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from transdiff_jax.cli import app
+from transdiff_jax.training.loop import train
+
+FLAGS = flags.FlagValues()
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file; any field is overridden by --config.section.field=value.",
+    lock_config=True,
+    flag_values=FLAGS,
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.", flag_values=FLAGS
+)
+flags.mark_flags_as_required(["config", "workdir"], FLAGS)
+
+
+def main() -> None:
+    """Trains the configuration in the workdir."""
+    train(app.read_config(CONFIG), Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS)

@@ -1,0 +1,147 @@
+"""Sampling: from labels and noise to images, the jitted loop of Multi-Reference Autoregression (paper, section 3.3).
+
+A sample is a function of (parameters, label, seed, sample index): its noise does not depend on the batch it is
+computed in, the number of devices or a restart.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from transdiff_jax import rng, sharding
+from transdiff_jax.config import Config, ModelConfig, SamplingConfig
+from transdiff_jax.flow.guidance import VelocityFn, guide, interleave, is_guided
+from transdiff_jax.flow.solvers import SOLVERS
+from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
+from transdiff_jax.images import to_uint8
+from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
+from transdiff_jax.tokenizer import make_tokenizer
+
+Array = jax.Array
+Sampler = Callable[[Params, Array, Array, Array], Array]  # (params, labels, seed, indices) -> images
+
+
+class SampleNoise(Protocol):
+    """Where the noise of b samples comes from."""
+
+    def initial(self, shape: tuple[int, int]) -> Array:
+        """Noise at t = 1, [b, *shape]; MRAR starts every image of a sample from the same."""
+
+    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
+        """Noise of solver interval `index` of image number `image`, [b, *shape]."""
+
+
+@flax.struct.dataclass
+class SeededNoise:
+    """Noise drawn from (seed, sample index) as it is needed."""
+
+    seed: Array  # scalar integer
+    indices: Array  # [b] sample indices
+
+    def initial(self, shape: tuple[int, int]) -> Array:
+        """See `SampleNoise`."""
+        return jax.vmap(lambda i: jax.random.normal(rng.key(self.seed, rng.SAMPLE_INITIAL, i), shape))(self.indices)
+
+    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
+        """See `SampleNoise`."""
+
+        def draw(sample: Array) -> Array:
+            key = jax.random.fold_in(rng.key(self.seed, rng.SAMPLE_STEP, sample), image)
+            return jax.random.normal(jax.random.fold_in(key, index), shape)
+
+        return jax.vmap(draw)(self.indices)
+
+
+@flax.struct.dataclass
+class GivenNoise:
+    """Noise supplied by the caller, for comparison with another implementation."""
+
+    initial_noise: Array  # [b, tokens, channels]
+    step_noise: Array  # [num_images, steps, b, tokens, channels]; the last step's is multiplied by 0
+
+    def initial(self, shape: tuple[int, int]) -> Array:
+        """See `SampleNoise`."""
+        if self.initial_noise.shape[1:] != shape:
+            raise ValueError(f"initial noise must be [b, {shape[0]}, {shape[1]}], got {self.initial_noise.shape}")
+        return self.initial_noise
+
+    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
+        """See `SampleNoise`."""
+        if self.step_noise.shape[3:] != shape:
+            raise ValueError(f"step noise must be [..., {shape[0]}, {shape[1]}], got {self.step_noise.shape}")
+        return self.step_noise[image, index]
+
+
+def sample_latents(
+    model: TransDiff, params: Params, labels: Array, noise: SampleNoise, config: SamplingConfig
+) -> Array:
+    """Latents of all images of each sample, in order; the last image is the published result.
+
+    Args:
+        labels: classes [b] in [0, num_classes).
+        noise: initial and step noise of the b samples.
+        config: solver, steps, guidance, scales.
+
+    Returns:
+        [b, num_images, h, w, channels], float32.
+    """
+    c = model.config
+    grid, solver = solver_grid(config), SOLVERS[config.solver]
+    weights = config.guidance if len(config.guidance) > 1 else config.guidance * c.num_images
+    shape = (c.latent_tokens, c.latent_channels)
+    images: list[Array] = []
+    for image, weight in enumerate(weights):
+        velocity = _velocity(model, params, labels, images, weight)
+        x = solver(velocity, noise.initial(shape), grid, functools.partial(noise.step, image, shape))
+        images.append(tokens_to_latent(x, c.latent_size))
+    return jnp.stack(images, axis=1)
+
+
+def _velocity(model: TransDiff, params: Params, labels: Array, images: list[Array], weight: float) -> VelocityFn:
+    """The (guided) velocity of the image that follows `images`; both halves of a guided pair see the same ones."""
+    references = jnp.stack(images, axis=1) if images else None
+    null = jnp.zeros(labels.shape, bool)
+    if is_guided(weight):
+        labels, null = interleave(labels, labels), interleave(null, ~null)
+        references = None if references is None else interleave(references, references)
+    variables = {"params": params}
+    features = model.apply(variables, labels, null, references, method="encode").features
+    keys_values = model.apply(variables, features, method="condition")
+
+    def velocity(x: Array, t: Array) -> Array:
+        timesteps = jnp.full((len(x), 1), t * NUM_TIMESTEPS)
+        return model.apply(variables, x[:, None], timesteps, keys_values, method="velocity")[:, 0]
+
+    return guide(velocity, weight) if is_guided(weight) else velocity
+
+
+def make_sampler(config: Config, mesh: Mesh) -> Sampler:
+    """A jitted sampler over the mesh.
+
+    Returns:
+        A function of parameters, labels [b], a seed (scalar) and sample indices [b] to uint8 images
+        [b, num_images, height, width, channels]. Both [b] are sharded over the mesh's data axes, and so is the result.
+    """
+    model, tokenizer = TransDiff(config.model, unroll=True), make_tokenizer(config)
+
+    def sample(params: Params, labels: Array, seed: Array, indices: Array) -> Array:
+        latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling)
+        return to_uint8(tokenizer.decode(latents))
+
+    rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    # Parameters keep whatever sharding they come with.
+    return jax.jit(sample, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
+
+
+def balanced_labels(num_samples: int, config: ModelConfig) -> list[int]:
+    """Classes in order, equally often (to within one), as published scores are made.
+
+    The first num_samples % num_classes classes come once more than the others.
+    """
+    share, extra = divmod(num_samples, config.num_classes)
+    return [label for label in range(config.num_classes) for _ in range(share + (label < extra))]

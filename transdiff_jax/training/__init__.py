@@ -1,0 +1,1 @@
+"""Training: optimizer, EMA, state, step, fine-tuning, and the loop around them."""

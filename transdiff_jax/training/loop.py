@@ -1,0 +1,248 @@
+"""The training loop: restore or start, step, watch, log, save; safe to kill at any moment.
+
+Invariant: a checkpoint of step n holds the state after n batches and a data iterator that stands behind n batches,
+so a resumed run computes what the undisturbed run would have computed.
+"""
+
+import collections
+import dataclasses
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from jax.sharding import Mesh
+
+from transdiff_jax import sharding
+from transdiff_jax.checkpoint import CheckpointStore, RunRecord, load_weights
+from transdiff_jax.config import Config
+from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.errors import UserError
+from transdiff_jax.images import grid
+from transdiff_jax.sampling import Sampler, make_sampler
+from transdiff_jax.training.ema import relative_distance
+from transdiff_jax.training.finetune import adapt_params
+from transdiff_jax.training.metric_writers import make_writer, periodic_actions
+from transdiff_jax.training.state import TrainState, abstract_state, create_state
+from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
+
+# How many steps the check of a step's finiteness lags behind its dispatch, so that the device never waits for it.
+CHECK_LAG = 2
+GRID_COLUMNS = 8
+
+
+class StopRequest:
+    """Set by SIGTERM (preemption) or a first Ctrl-C; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        signal.signal(number, self._previous[number])
+
+    def restore(self) -> None:
+        """Puts the former signal handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class FiniteWatch:
+    """Reports skipped steps with the records of their batch, and stops a run that no longer learns."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pending: collections.deque[tuple[int, dict[str, Any], np.ndarray]] = collections.deque()
+
+    def add(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
+        """Notes step number `step` (from 1) and looks at those that are old enough to be computed."""
+        self._pending.append((step, metrics, indices))
+        if len(self._pending) > CHECK_LAG:
+            self._check(*self._pending.popleft())
+
+    def finish(self) -> None:
+        """Looks at all steps noted so far."""
+        while self._pending:
+            self._check(*self._pending.popleft())
+
+    def _check(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
+        if metrics["finite"]:
+            return
+        loss, norm, streak = float(metrics["loss"]), float(metrics["gradient_norm"]), int(metrics["skipped_in_a_row"])
+        shown = np.unique(indices).tolist()
+        logging.warning("step %d skipped: loss %s, gradient norm %s; records of the batch: %s", step, loss, norm, shown)
+        if streak >= self._limit:
+            raise UserError(
+                f"training stopped at step {step}: loss or gradient norm was not finite in each of the last {streak} "
+                f"steps, since step {step - streak + 1} (config.train.max_nonfinite_steps={self._limit}); lower "
+                "config.optimizer.learning_rate or look at the records named above"
+            )
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains to `config.train.steps`, resuming from `workdir` if it holds a checkpoint.
+
+    Leaves checkpoints, metrics.jsonl and TensorBoard events in `workdir`.
+
+    Raises:
+        UserError: the configuration, the data or the checkpoints do not fit each other, a save failed, or too many
+            steps in a row were not finite.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.train.batch_size // config.train.accumulation, mesh, "config.train.batch_size")
+    sharding.check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
+    store = CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
+    data = TrainingData(config)
+    stop = StopRequest()
+    try:
+        state, seconds = _start(config, mesh, store, data)
+        _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
+    finally:
+        stop.restore()
+        data.close()
+        store.close()
+
+
+def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:
+    """The state to go on from, with `data` moved to its place, and the seconds trained so far."""
+    step = store.newest_intact()
+    if step is not None:
+        record = store.read_record(step)
+        _check_same_run(record.config, config, store.folder)
+        data.set_state(record.data)
+        logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
+        return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
+    state = create_state(config, mesh)
+    if config.train.init_from:
+        weights = load_weights(Path(config.train.init_from), mesh, kind=config.train.init_weights)
+        logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
+        params = adapt_params(weights.params, state.params, weights.config.model, config.train.init_from)
+        state = create_state(config, mesh, params)
+    return state, 0.0
+
+
+def _check_same_run(saved: Config, asked: Config, folder: Path) -> None:
+    """A resumed run may change how it is run, but not what its checkpoint holds."""
+    for section, fields in (
+        ("model", None),
+        ("train", ("ema_rates", "only")),
+    ):
+        old, new = dataclasses.asdict(getattr(saved, section)), dataclasses.asdict(getattr(asked, section))
+        for name in fields or old:
+            if section == "model" and name in ("dtype", "remat", "dropout", "label_dropout"):
+                continue  # not part of the architecture
+            if old[name] != new[name]:
+                raise UserError(
+                    f"{folder} was trained with config.{section}.{name}={old[name]}, not {new[name]}; choose another "
+                    "--workdir, or that value"
+                )
+
+
+class _Run:
+    """One call of `train`, from its first step to its last."""
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        mesh: Mesh,
+        store: CheckpointStore,
+        data: TrainingData,
+        stop: StopRequest,
+        seconds: float,
+    ) -> None:
+        self.config, self.mesh, self.store, self.data, self.stop = config, mesh, store, data, stop
+        self.seconds_before, self.started = seconds, time.monotonic()
+        self.writer = make_writer(workdir)
+        self.watch = FiniteWatch(config.train.max_nonfinite_steps)
+        self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
+        self.sampler: Sampler | None = None
+
+    def train(self, state: TrainState) -> None:
+        first, last = int(state.step), self.config.train.steps
+        if first >= last:
+            logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
+            return
+        logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
+        logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        train_step = make_train_step(self.config, self.mesh)
+        progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
+        try:
+            for step in range(first + 1, last + 1):
+                batch = next(self.data)
+                indices = batch.pop("index")
+                state, metrics = train_step(state, sharding.to_global(batch, self.mesh))
+                self.watch.add(step, metrics, indices)
+                self.metrics.append(metrics)
+                progress(step)
+                self._after_step(step, state)
+                if self.stop.signal_name:
+                    break
+            self.watch.finish()
+            self._save(int(state.step), state)
+            self.store.wait()
+        finally:
+            self.writer.close()
+        if self.stop.signal_name:
+            logging.info("stopped by %s: saved step %d; the same command resumes", self.stop.signal_name, step)
+        else:
+            logging.info("trained to step %d in %.0f s", last, self._seconds())
+
+    def _after_step(self, step: int, state: TrainState) -> None:
+        c = self.config.train
+        if step % c.log_every == 0 or step == c.steps:
+            self._log(step, state)
+        if c.sample_every and step % c.sample_every == 0:
+            self._log_samples(step, state)
+        if step % c.checkpoint_every == 0 and step < c.steps and not self.stop.signal_name:
+            self._save(step, state)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _save(self, step: int, state: TrainState) -> None:
+        # A state that is only skipped steps away from failing must not be hidden behind the lag.
+        self.watch.finish()
+        self.store.save(step, state, RunRecord(self.config, self.data.get_state(), self._seconds()))
+
+    def _log(self, step: int, state: TrainState) -> None:
+        """Means over the steps since the last log; the loss of a timestep bucket over the pairs that fell into it."""
+        history = jax.device_get(self.metrics)
+        self.metrics = []
+        finite = [entry for entry in history if entry["finite"]]
+        scalars = {"learning_rate": history[-1]["learning_rate"], "skipped_steps": history[-1]["skipped"]}
+        if finite:
+            for name in ("loss", "flow_loss", "semantic_similarity", "gradient_norm"):
+                scalars[name] = np.mean([entry[name] for entry in finite])
+            totals = np.sum([entry["bucket_loss"] for entry in finite], axis=0)
+            counts = np.sum([entry["bucket_count"] for entry in finite], axis=0)
+            for bucket in np.flatnonzero(counts):
+                low, high = bucket / TIMESTEP_BUCKETS, (bucket + 1) / TIMESTEP_BUCKETS
+                scalars[f"loss_by_time/{low:.2f}-{high:.2f}"] = totals[bucket] / counts[bucket]
+            logging.info("step %d: loss %.4f, gradient norm %.3f", step, scalars["loss"], scalars["gradient_norm"])
+        for rate, average in zip(self.config.train.ema_rates, state.ema, strict=True):
+            scalars[f"ema_distance/{rate}"] = _ema_distance(average, state.params)
+        self.writer.write_scalars(step, {name: float(value) for name, value in scalars.items()})
+
+    def _log_samples(self, step: int, state: TrainState) -> None:
+        """A grid of samples of the first average, one row for each of the first classes."""
+        if self.sampler is None:
+            self.sampler = make_sampler(self.config, self.mesh)
+        count = self.config.sampling.batch_size
+        columns = min(GRID_COLUMNS, count)
+        rows = min(self.config.model.num_classes, count // columns)
+        labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
+        indices = np.arange(count, dtype=np.int32)
+        batch = sharding.to_global({"labels": labels, "indices": indices}, self.mesh)
+        images = np.asarray(self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"]))
+        picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
+        self.writer.write_images(step, {"samples": picture})
+
+
+_ema_distance = jax.jit(relative_distance)

@@ -1,0 +1,119 @@
+"""Where numbers and pictures of a run go: the console, metrics.jsonl and TensorBoard, behind clu's interface."""
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+# clu imports TensorFlow for its own event writer, which this package neither needs nor installs; an empty module
+# under that name lets the rest of clu load.
+_stub = types.ModuleType("clu.metric_writers.summary_writer")
+_stub.SummaryWriter = None
+sys.modules.setdefault(_stub.__name__, _stub)
+
+from clu import metric_writers, periodic_actions  # noqa: E402 (after the module above is registered)
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class _ScalarAndImageWriter(metric_writers.MetricWriter):
+    """A writer for the two kinds of summaries that this package makes; the other kinds raise."""
+
+    def _unsupported(self, kind: str) -> None:
+        raise TypeError(f"{type(self).__name__} does not write {kind}")
+
+    def write_summaries(self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
+        self._unsupported("summaries")
+
+    def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
+        self._unsupported("videos")
+
+    def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
+        self._unsupported("audios")
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        self._unsupported("texts")
+
+    def write_histograms(self, step: int, arrays: Mapping[str, Any], num_buckets: Any = None) -> None:
+        self._unsupported("histograms")
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        self._unsupported("hyperparameters")
+
+
+class TensorBoardWriter(_ScalarAndImageWriter):
+    """Event files for TensorBoard, without TensorFlow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._events = SummaryWriter(str(folder), flush_secs=10)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        for name, value in scalars.items():
+            self._events.add_scalar(name, float(value), step)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Each uint8 [height, width, 1 or 3]."""
+        for name, image in images.items():
+            self._events.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class JsonLinesWriter(_ScalarAndImageWriter):
+    """One JSON object a line: {"step": …, metric: value, …}; pictures are left to the event file."""
+
+    def __init__(self, path: Path) -> None:
+        cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("a")
+        if cut_off:
+            self._file.write("\n")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        values = {name: float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        pass
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def make_writer(workdir: Path) -> metric_writers.MetricWriter:
+    """All destinations of one run; writing happens in a background thread."""
+    writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)]
+    return metric_writers.AsyncMultiWriter(writers)
+
+
+def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric of a metrics.jsonl.
+
+    A resumed run writes the steps after its checkpoint again (with the same values); the last line of a step counts,
+    and a last line cut off by a kill is passed over.
+    """
+    values: dict[int, float] = {}
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if name in entry:
+            values[entry["step"]] = entry[name]
+    steps = sorted(values)
+    return steps, [values[step] for step in steps]
+
+
+__all__ = ["JsonLinesWriter", "TensorBoardWriter", "make_writer", "periodic_actions", "read_metrics"]
