@@ -48,7 +48,7 @@ class GoldenFile:
         self.path = Path(path)
         try:
             self._arrays = np.load(self.path, allow_pickle=False)
-            self.config: dict = json.loads(str(self._arrays["config"]))
+            self.config: dict = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
             self._weights: dict = json.loads(str(self._arrays["torch_params"]))
             self._unread = {*self._arrays.files} - {"config", "torch_params"}
         except FileNotFoundError:
