@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transdiff_jax.convert.kl16 import name_table
+from transdiff_jax.convert.table import from_reference
 from transdiff_jax.tokenizer.kl16 import (
     LATENT_SCALE,
     Kl16Autoencoder,
@@ -13,14 +15,15 @@ from transdiff_jax.tokenizer.kl16 import (
     draw_latents,
     posterior,
 )
+from transdiff_jax.verification.golden import RuleWeights
 
 TINY = Kl16Config(width=32, multipliers=(1, 2), blocks=1, attention_levels=(1,), latent_channels=4)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    params = jax.jit(Kl16Autoencoder(TINY).init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    return Kl16Tokenizer(params, TINY)
+    table = name_table(TINY)
+    return Kl16Tokenizer(from_reference(table, RuleWeights(table.reference_shapes(), seed=1), "rule"), TINY)
 
 
 def images(count):
