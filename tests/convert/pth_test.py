@@ -123,7 +123,27 @@ def test_absent_file():
         pth.read_checkpoint("nowhere.pth")
 
 
-def test_without_pytorch_one_line_says_what_to_install(monkeypatch):
+def test_without_pytorch_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(pth, "torch", None)
-    with pytest.raises(UserError, match=r"needs PyTorch .* pip install torch"):
-        pth.read_checkpoint(GOLDEN / "one_step_256_a.pth")
+    with pytest.raises(UserError, match=r"a\.pth needs PyTorch, .* pip install torch"):
+        pth.read_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth needs PyTorch, .* pip install torch"):
+        pth.write_checkpoint(tmp_path / "a.pth", {}, None, {})
+
+
+def test_written_files_are_read_back(tmp_path):
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([1.5])}
+    tensors["a"].flags.writeable = False
+    half = {name: 0.5 * tensor for name, tensor in tensors.items()}
+    pth.write_checkpoint(tmp_path / "new" / "a.pth", tensors, half, {"heads": 4})
+    checkpoint = pth.read_checkpoint(tmp_path / "new" / "a.pth")
+    assert checkpoint.args == {"heads": 4}
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(checkpoint.model[name], tensor)
+        np.testing.assert_array_equal(checkpoint.ema[name], half[name])
+
+
+def test_files_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        pth.write_checkpoint(tmp_path / "file" / "a.pth", {"a": np.ones(1, np.float32)}, None, {})

@@ -50,6 +50,13 @@ def test_round_trip_is_exact():
         np.testing.assert_array_equal(back[name], tensor)
 
 
+def test_every_reference_tensor_is_described():
+    lines = table.describe(small_table())
+    assert [line.split()[1] for line in lines] == list(small_table().reference_shapes())
+    assert lines[1] == "mapped  blocks.1.qkv.weight (18, 6) -> blocks/qkv/kernel[1]"
+    assert lines[-1] == "unused  spare (2,): nothing reads it"
+
+
 def test_absent_unused_tensor_becomes_zeros():
     params = table.from_reference(small_table(), small_tensors(), "file")
     np.testing.assert_array_equal(table.to_reference(small_table(), params, {}, "tree")["spare"], np.zeros(2))

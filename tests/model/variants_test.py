@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import pytest
 
-from transdiff_jax.config import Config
+from transdiff_jax.config import Config, SamplingConfig
 from transdiff_jax.convert.transdiff import name_table
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import init_params
-from transdiff_jax.model.variants import KINDS, SIZES, published_heads, published_model
+from transdiff_jax.model.variants import KINDS, SIZES, published_heads, published_model, published_sampling
 
 # The release's counts. They include the image projection that its 1-step models never read and ours leave out.
 COUNTS = {
@@ -38,6 +38,14 @@ def test_parameter_count_is_the_published_one(size, kind):
 
 def test_heads_follow_from_a_published_width_only():
     assert [published_heads(width) for width in (768, 1024, 1280, 1152)] == [12, 16, 16, None]
+
+
+def test_sampling_settings_of_the_published_scores():
+    settings = published_sampling(published_model("l", "mrar_256"))
+    assert (settings.solver, settings.steps, settings.last_time) == ("euler_maruyama", 100, 0.04)
+    assert (settings.guidance, settings.drift_scale, settings.noise_scale) == ((1.3,), 0.925, 0.95)
+    assert published_sampling(published_model("h", "one_step_256")).guidance == (1.23,)
+    assert published_sampling(published_model("h", "one_step_512")) == SamplingConfig()
 
 
 def test_unknown_names_are_refused():

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transdiff_jax.convert.table import Shape
+from transdiff_jax.convert.table import Shape, Tensors
 from transdiff_jax.errors import UserError
+from transdiff_jax.files import atomic_path
 
 try:
     import torch
@@ -78,10 +79,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Any:
-    if torch is None:
-        raise UserError(
-            f"{path} needs PyTorch to be read, which is not installed: pip install torch (a CPU build will do)"
-        )
+    _require_torch(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     zipped = _check_archive(path)
@@ -128,3 +126,31 @@ def _tensors(content: Any, path: str | Path, key: str) -> MappedTensors:
     if others:
         raise UserError(f"{path} is not a checkpoint: {others[0]!r} of its {key!r} is not a tensor")
     return MappedTensors(content)
+
+
+def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapping[str, Any]) -> None:
+    """Writes a checkpoint as the release does: weights, average, flags.
+
+    Raises:
+        UserError: PyTorch is missing, or the file cannot be written.
+    """
+    _require_torch(path)
+    content: dict[str, Any] = {_MODEL: _as_torch(model)}
+    if ema is not None:
+        content[_EMA] = _as_torch(ema)
+    content |= {"epoch": 0, _ARGS: argparse.Namespace(**args)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
+
+
+def _as_torch(tensors: Tensors) -> dict[str, Any]:
+    return {name: torch.from_numpy(np.require(tensor, requirements="W")) for name, tensor in tensors.items()}
+
+
+def _require_torch(path: Path) -> None:
+    if torch is None:
+        raise UserError(f"{path} needs PyTorch, which is not installed: pip install torch (a CPU build will do)")

@@ -99,6 +99,16 @@ def count(names: Iterable[str], pattern: str) -> int:
     return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
+def describe(table: NameTable) -> list[str]:
+    """One line for every tensor of the reference: where it goes, or why nowhere."""
+    lines = [
+        f"mapped  {name} {entry.reference_shape} -> {entry.ours}{f'[{layer}]' if entry.layers else ''}"
+        for entry in table.entries
+        for layer, name in enumerate(entry.reference_names())
+    ]
+    return lines + [f"unused  {name} {shape}: {reason}" for name, shape, reason in table.unused]
+
+
 def check_reference(table: NameTable, shapes: Mapping[str, Shape], source: str) -> None:
     """Raises a UserError unless exactly the table's tensors are there, each in its shape.
 

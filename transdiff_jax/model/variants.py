@@ -1,8 +1,9 @@
 """The published models (arXiv 2506.09482, table 1): three sizes, each in three kinds."""
 
+import dataclasses
 from typing import Literal, NamedTuple
 
-from transdiff_jax.config import ModelConfig
+from transdiff_jax.config import ModelConfig, SamplingConfig
 from transdiff_jax.errors import UserError
 
 Kind = Literal["one_step_256", "mrar_256", "one_step_512"]
@@ -31,6 +32,18 @@ KINDS: dict[str, dict[str, int]] = {
 }
 
 
+# Guidance weight, drift scale (scale_0 of the release) and noise scale (scale_1) of the published scores.
+SAMPLING: dict[tuple[str, Kind], tuple[float, float, float]] = {
+    ("b", "one_step_256"): (1.30, 0.87, 0.91),
+    ("l", "one_step_256"): (1.30, 0.89, 0.95),
+    ("h", "one_step_256"): (1.23, 0.87, 0.93),
+    ("b", "mrar_256"): (1.30, 0.87, 0.91),
+    ("l", "mrar_256"): (1.30, 0.925, 0.95),
+    ("h", "mrar_256"): (1.28, 0.87, 0.91),
+    ("l", "one_step_512"): (1.30, 0.87, 0.87),
+}
+
+
 def published_model(size: str, kind: Kind) -> ModelConfig:
     """The configuration of a published model.
 
@@ -46,6 +59,14 @@ def published_model(size: str, kind: Kind) -> ModelConfig:
     if kind not in KINDS:
         raise UserError(f"model kind {kind!r} is not one of {', '.join(KINDS)}")
     return ModelConfig(**SIZES[size]._asdict(), **KINDS[kind])
+
+
+def published_sampling(model: ModelConfig) -> SamplingConfig:
+    """The settings of a model's published score; the defaults, unguided, where there is none."""
+    for (size, kind), (guidance, drift_scale, noise_scale) in SAMPLING.items():
+        if dataclasses.replace(model, dtype="float32", remat="none") == published_model(size, kind):
+            return SamplingConfig(guidance=(guidance,), drift_scale=drift_scale, noise_scale=noise_scale)
+    return SamplingConfig()
 
 
 def published_heads(width: int) -> int | None:
