@@ -8,8 +8,6 @@ restoring falls back to the newest intact step, and says so.
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,16 +21,14 @@ from jax.sharding import Mesh
 
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
-from transdiff_jax.files import write_json
+from transdiff_jax.manifest import MANIFEST, find_damage, sha256, write_manifest
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.training.state import TrainState, abstract_state
 
 FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged"
-MANIFEST = "manifest.json"
 STATE, RUN = "state", "run"
-# Rewritten by Orbax at the moment of the commit, after the manifest; holds times and handler names only.
-_UNLISTED = {"_CHECKPOINT_METADATA", MANIFEST}
+NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +36,7 @@ class RunRecord:
     """What a checkpoint holds beside the arrays."""
 
     config: Config
-    data: dict[str, Any]  # state of the data iterator
+    data: dict[str, Any]  # state of the data iterator, or NO_DATA
     train_seconds: float  # spent training up to this step, over all restarts
 
     def to_json(self) -> dict[str, Any]:
@@ -51,37 +47,6 @@ class RunRecord:
     def from_json(cls, value: dict[str, Any]) -> "RunRecord":
         """Raises a UserError if the configuration has fields that this version does not know."""
         return cls(Config.from_dict(value["config"]), value["data"], value["train_seconds"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _listed_files(folder: Path) -> dict[str, Path]:
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in files.items() if name not in _UNLISTED}
-
-
-def write_manifest(folder: Path) -> None:
-    """Writes the SHA-256 of every file below `folder` into its manifest."""
-    write_json(folder / MANIFEST, {name: _sha256(path) for name, path in _listed_files(folder).items()})
-
-
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a committed step, in a few words; None if all files are as they were written."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, digest in manifest.items():
-            if not (folder / name).is_file():
-                return f"{name} is missing"
-            if _sha256(folder / name) != digest:
-                return f"{name} has changed"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read ({error})"
-    return None if manifest else f"{MANIFEST} lists no files"
 
 
 class CheckpointStore:
@@ -241,7 +206,7 @@ def load_weights(
         )
         state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
     params = state["params"] if kind == "raw" else state["ema"][index]
-    return Weights(config, params, name, step, _sha256(folder / str(step) / MANIFEST))
+    return Weights(config, params, name, step, sha256(folder / str(step) / MANIFEST))
 
 
 def latest_record(workdir: Path) -> RunRecord:

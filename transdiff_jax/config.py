@@ -54,8 +54,11 @@ class ModelConfig:
 class TokenizerConfig:
     """Image <-> latent grid."""
 
-    kind: Literal["pixels"] = "pixels"
-    patch: int = 2  # side of the square of pixels that becomes one latent position
+    kind: Literal["pixels", "kl16"] = "pixels"
+    patch: int = 2  # pixels: side of the square of pixels that becomes one latent position
+    weights: str = ""  # kl16: folder made by cli.convert --kind=kl16
+    slice_size: int = 32  # kl16: images encoded or decoded at once, which bounds the memory of a large batch
+    dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +239,14 @@ _AT_LEAST = {
         *(f"model.{name}" for name in ("width", "heads", "encoder_blocks", "decoder_blocks", "num_classes")),
         *(f"model.{name}" for name in ("class_tokens", "num_images", "tokens_per_image", "mask_tokens")),
         *(f"model.{name}" for name in ("reference_patch", "latent_size", "latent_channels")),
-        *("tokenizer.patch", "data.image_size", "data.image_channels", "data.read_threads", "loss.pairs_per_latent"),
+        *(
+            "tokenizer.patch",
+            "tokenizer.slice_size",
+            "data.image_size",
+            "data.image_channels",
+            "data.read_threads",
+            "loss.pairs_per_latent",
+        ),
         *(f"train.{name}" for name in ("batch_size", "accumulation", "steps", "max_nonfinite_steps", "log_every")),
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
     ),
@@ -296,18 +306,27 @@ def _check_model(model: ModelConfig) -> None:
         )
 
 
+KL16_FACTOR = 16  # side of the square of pixels that becomes one latent position of KL-16
+
+
 def _check_latents(config: Config) -> None:
-    data, patch, model = config.data, config.tokenizer.patch, config.model
+    data, model, kind = config.data, config.model, config.tokenizer.kind
+    patch, name = (
+        (config.tokenizer.patch, "config.tokenizer.patch") if kind == "pixels" else (KL16_FACTOR, "KL-16's factor")
+    )
     _require(
         data.image_size % patch == 0,
-        f"config.tokenizer.patch={patch} must divide config.data.image_size={data.image_size}",
+        f"{name}={patch} must divide config.data.image_size={data.image_size}",
     )
-    size, channels = data.image_size // patch, data.image_channels * patch**2
+    size = data.image_size // patch
     _require(
         model.latent_size == size,
         f"config.model.latent_size={model.latent_size} must be {size}: images of {data.image_size} pixels in "
         f"patches of {patch}",
     )
+    if kind == "kl16":
+        return  # its channels are known when the weights are read
+    channels = data.image_channels * patch**2
     _require(
         model.latent_channels == channels,
         f"config.model.latent_channels={model.latent_channels} must be {channels}: {patch}x{patch} patches of "

@@ -19,13 +19,22 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils", "asyncio"}
 
 
-def run(main: Callable[[], None], flag_values: flags.FlagValues) -> None:
+def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool = False) -> None:
     """Parses the command line into `flag_values`, calls `main` and exits.
 
     Each command has flags of its own (and not absl's global ones), so that they can be imported side by side.
+
+    Args:
+        main: what the command does.
+        flag_values: where its flags are.
+        files: whether it takes file names beside flags; `main` is then called with their list.
     """
     _set_up_logging()
-    app.run(lambda _: _guarded(main), flags_parser=functools.partial(_parse, flag_values))
+
+    def start(argv: list[str]) -> None:
+        _guarded(functools.partial(main, argv[1:]) if files else main)
+
+    app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
 
 
 def read_config(holder: flags.FlagHolder) -> Config:
@@ -43,7 +52,7 @@ def fail(message: str) -> NoReturn:
     sys.exit(USER_ERROR_CODE)
 
 
-def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
+def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
     flags.FLAGS(argv[:1])  # Grain's worker processes ask for absl's global flags to be parsed
     if {"--help", "-h"} & set(argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{flag_values.main_module_help()}")
@@ -61,7 +70,7 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
         # The config file runs here, so that any kind of error may come out of it; ml_collections puts the whole
         # traceback into some messages, whose last line says what happened.
         fail(f"--config: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")
-    if rest[1:]:
+    if rest[1:] and not files:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest
 

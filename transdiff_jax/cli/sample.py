@@ -46,6 +46,9 @@ BATCH_SIZE = flags.DEFINE_integer(
 EMA_RATE = flags.DEFINE_float(
     "ema_rate", None, "Which average to sample from; default: the run's first.", flag_values=FLAGS
 )
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Folder of KL-16 weights (cli.convert); default: the run's.", flag_values=FLAGS
+)
 ALL_IMAGES = flags.DEFINE_bool(
     "all_images", False, "Also write the earlier images of each MRAR sequence.", flag_values=FLAGS
 )
@@ -64,6 +67,8 @@ def _with_flags(config: Config) -> Config:
     }
     values = config.to_dict()
     values["sampling"] |= {name: value for name, value in given.items() if value is not None}
+    if TOKENIZER.value is not None:
+        values["tokenizer"]["weights"] = TOKENIZER.value
     return Config.from_dict(values)
 
 

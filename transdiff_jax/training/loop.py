@@ -19,7 +19,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
-from transdiff_jax.checkpoint import CheckpointStore, RunRecord, load_weights
+from transdiff_jax.checkpoint import NO_DATA, CheckpointStore, RunRecord, load_weights
 from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.errors import UserError
@@ -114,6 +114,11 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
     step = store.newest_intact()
     if step is not None:
         record = store.read_record(step)
+        if record.data == NO_DATA:
+            raise UserError(
+                f"{store.folder} holds converted weights, which have no training state to resume: name that run in "
+                "config.train.init_from and choose another --workdir"
+            )
         _check_same_run(record.config, config, store.folder)
         data.set_state(record.data)
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)

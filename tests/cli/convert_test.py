@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from transdiff_jax.cli import convert
+
+torch = pytest.importorskip("torch")
+
+CHECKPOINT = Path(__file__).parents[1] / "golden" / "one_step_256_a.pth"
+
+
+def run(*arguments):
+    saved = flagsaver.save_flag_values(convert.FLAGS)
+    try:
+        convert.FLAGS(["convert", *(str(argument) for argument in arguments)])
+        convert.main()
+    finally:
+        flagsaver.restore_flag_values(saved, convert.FLAGS)
+
+
+@pytest.mark.parametrize("flag", ["--to-torch", "--to_torch"])
+def test_there_and_back_lists_every_tensor(tmp_path, capsys, flag):
+    run(f"--checkpoint={CHECKPOINT}", "--kind=transdiff", f"--out={tmp_path / 'run'}", "--heads=2")
+    lines = capsys.readouterr().out.splitlines()
+    before = torch.load(CHECKPOINT, weights_only=False)["model"]
+    assert {line.split()[1] for line in lines} == {*before}
+    assert [line.split()[1] for line in lines if line.startswith("unused")] == ["z_proj.weight", "z_proj.bias"]
+    run(f"--checkpoint={tmp_path / 'run'}", "--kind=transdiff", f"--out={tmp_path / 'back.pth'}", flag)
+    after = torch.load(tmp_path / "back.pth", weights_only=False)["model"]
+    np.testing.assert_array_equal(after["z_proj.weight"], before["z_proj.weight"])

@@ -1,0 +1,59 @@
+import math
+
+import flax.linen as nn
+import jax
+import pytest
+
+from transdiff_jax.config import Config, SamplingConfig
+from transdiff_jax.convert.transdiff import name_table
+from transdiff_jax.errors import UserError
+from transdiff_jax.model.transdiff import init_params
+from transdiff_jax.model.variants import KINDS, SIZES, published_heads, published_model, published_sampling
+
+# The release's counts. They include the image projection that its 1-step models never read and ours leave out.
+COUNTS = {
+    ("b", "one_step_256"): 289_959_184,
+    ("l", "one_step_256"): 682_519_568,
+    ("h", "one_step_256"): 1_327_891_216,
+    ("b", "mrar_256"): 290_044_432,
+    ("l", "mrar_256"): 682_633_232,
+    ("h", "mrar_256"): 1_328_033_296,
+    ("b", "one_step_512"): 290_549_008,
+    ("l", "one_step_512"): 683_306_000,
+    ("h", "one_step_512"): 1_328_874_256,
+}
+
+
+def test_every_size_and_kind_is_counted():
+    assert set(COUNTS) == {(size, kind) for size in SIZES for kind in KINDS}
+
+
+@pytest.mark.parametrize(("size", "kind"), COUNTS)
+def test_parameter_count_is_the_published_one(size, kind):
+    config = published_model(size, kind)
+    params = nn.unbox(jax.eval_shape(lambda: init_params(config, 0)))
+    unused = sum(math.prod(tensor.shape) for tensor in name_table(config).unused)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) + unused == COUNTS[size, kind]
+
+
+def test_heads_follow_from_a_published_width_only():
+    assert [published_heads(width) for width in (768, 1024, 1280, 1152)] == [12, 16, 16, None]
+
+
+def test_sampling_settings_of_the_published_scores():
+    settings = published_sampling(published_model("l", "mrar_256"))
+    assert (settings.solver, settings.steps, settings.last_time) == ("euler_maruyama", 100, 0.04)
+    assert (settings.guidance, settings.drift_scale, settings.noise_scale) == ((1.3,), 0.925, 0.95)
+    assert published_sampling(published_model("h", "one_step_256")).guidance == (1.23,)
+    assert published_sampling(published_model("h", "one_step_512")) == SamplingConfig()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="model size 'xl' is not one of b, l, h"):
+        published_model("xl", "mrar_256")
+    with pytest.raises(UserError, match="model kind 'mrar' is not one of"):
+        published_model("b", "mrar")
+
+
+def test_default_model_is_the_smallest_published_one():
+    assert published_model("b", "one_step_256") == Config().model

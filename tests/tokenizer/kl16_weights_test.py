@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_config
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, make_tokenizer
+from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config
+from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
+
+TINY = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kl16") / "weights"
+    shapes = jax.eval_shape(Kl16Autoencoder(TINY).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape).astype(np.float32), shapes)
+    save_weights(folder, params, TINY)
+    return folder, params
+
+
+def config_with(folder, **model):
+    values = tiny_config().to_dict()
+    values["model"] |= {"latent_channels": 16, **model}
+    values["data"] |= {"image_size": 64, "image_channels": 3}
+    values["tokenizer"] |= {"kind": "kl16", "weights": str(folder), "slice_size": 5, "dtype": "bfloat16"}
+    return Config.from_dict(values)
+
+
+def test_weights_come_back_as_they_were(saved):
+    folder, params = saved
+    tokenizer = load_tokenizer(folder, "float32", 4)
+    assert (tokenizer.config, tokenizer.slice_size) == (TINY, 4)
+    jax.tree.map(np.testing.assert_array_equal, tokenizer.params, params)
+
+
+def test_a_changed_byte_is_found(saved, tmp_path):
+    _, params = saved
+    copy = tmp_path / "copy"
+    save_weights(copy, params, TINY)
+    largest = max((path for path in copy.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(UserError, match=r"copy does not hold intact KL-16 weights \(.* has changed\)"):
+        load_tokenizer(copy, "float32", 4)
+
+
+def test_folders_that_cannot_be_used(saved, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        load_tokenizer(tmp_path / "absent", "float32", 4)
+    with pytest.raises(UserError, match=r"manifest\.json is missing"):
+        load_tokenizer(tmp_path, "float32", 4)
+    with pytest.raises(UserError, match="is not empty"):
+        save_weights(saved[0], saved[1], TINY)
+
+
+def test_configuration_chooses_the_tokenizer(saved):
+    assert make_tokenizer(tiny_config()) == PixelTokenizer(2)
+    tokenizer = make_tokenizer(config_with(saved[0]))
+    assert isinstance(tokenizer, Kl16Tokenizer)
+    assert (tokenizer.slice_size, tokenizer.config.dtype) == (5, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("folder", "model", "message"),
+    [
+        ("", {}, r"config\.tokenizer\.weights .* must name a folder"),
+        (None, {"latent_channels": 4}, r"config\.model\.latent_channels=4 does not fit .* which has 16"),
+    ],
+)
+def test_weights_must_fit_the_configuration(saved, folder, model, message):
+    config = config_with(saved[0] if folder is None else folder, **model)
+    with pytest.raises(UserError, match=message):
+        make_tokenizer(config)
+
+
+def test_latent_size_follows_from_the_factor(saved):
+    with pytest.raises(UserError, match=r"config\.model\.latent_size=8 must be 4: images of 64 pixels"):
+        config_with(saved[0], latent_size=8)

@@ -1,0 +1,78 @@
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transdiff_jax.errors import UserError
+from transdiff_jax.verification.golden import GoldenFile, rule_weight
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_rule_by_hand():
+    name, seed = "blocks.0.fc.weight", 7
+    word = np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw()
+    uniform = (int(word) // 2**53 - 1024) / 1024
+    assert rule_weight(name, (5, 12), seed)[0, 0] == np.float32(uniform * 2 ** round(math.log2(math.sqrt(3 / 12))))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "low", "high"),
+    [
+        ("a.weight", (64, 12), -0.5, 0.5),
+        ("a.weight", (64, 3, 2, 2), -0.5, 0.5),
+        ("norm.weight", (768,), 0.875, 1.125),
+        ("a.bias", (768,), -0.25, 0.25),
+        ("class_emb.weight", (64, 12), -0.25, 0.25),
+        ("fake_weight", (64, 12), -0.25, 0.25),
+    ],
+)
+def test_rule_ranges(name, shape, low, high):
+    weights = rule_weight(name, shape, 1)
+    assert weights.shape == shape
+    assert weights.dtype == np.float32
+    assert low <= weights.min() < low + 0.02 * (high - low)
+    assert high - 0.02 * (high - low) < weights.max() < high
+
+
+def test_weights_differ_by_name_and_seed():
+    assert not np.array_equal(rule_weight("a.bias", (9,), 1), rule_weight("b.bias", (9,), 1))
+    assert not np.array_equal(rule_weight("a.bias", (9,), 1), rule_weight("a.bias", (9,), 2))
+
+
+def test_file_remembers_what_was_not_read(tmp_path):
+    path = tmp_path / "a.npz"
+    params = json.dumps({"seed": 1, "params": {"a.bias": [2]}})
+    half = np.ones(2, np.float16)
+    np.savez(path, config=json.dumps({"dim": 3}), torch_params=params, **{"in/x": half, "in/y": half, "out": half})
+    file = GoldenFile(path)
+    assert file.config == {"dim": 3}
+    np.testing.assert_array_equal(file.weights()["a.bias"], rule_weight("a.bias", (2,), 1))
+    assert file.unread() == ["in/x", "in/y", "out"]
+    assert file["in/x"].dtype == np.float32
+    assert "in/" in file
+    assert "other/" not in file
+    assert file.unread() == ["in/y", "out"]
+    assert list(file.below("in/")) == ["x", "y"]
+    with pytest.raises(UserError, match=r"a\.npz has no array in/z"):
+        file["in/z"]
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        GoldenFile(tmp_path / "absent.npz")
+    for name, content in {
+        "empty": b"",
+        "text": b"hello",
+        "truncated": (GOLDEN / "kl16_a.npz").read_bytes()[:5000],
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} is not a golden file"):
+            GoldenFile(path)
+    np.savez(tmp_path / "plain.npz", x=np.ones(2))
+    with pytest.raises(UserError, match="is not a golden file"):
+        GoldenFile(tmp_path / "plain.npz")

@@ -1,0 +1,51 @@
+"""Converts a checkpoint of the reference implementation to one of ours, or back.
+
+python -m transdiff_jax.cli.convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
+python -m transdiff_jax.cli.convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
+python -m transdiff_jax.cli.convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
+
+Lists every tensor of the reference with its place in ours, or the reason why it has none.
+"""
+
+from pathlib import Path
+
+from absl import flags, logging
+
+from transdiff_jax.cli import app
+from transdiff_jax.convert import conversion
+from transdiff_jax.convert.table import describe
+
+FLAGS = flags.FlagValues()
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "File to convert; with --to-torch, the folder.", flag_values=FLAGS)
+KIND = flags.DEFINE_enum("kind", None, ["transdiff", "kl16"], "Which network it is of.", flag_values=FLAGS)
+OUT = flags.DEFINE_string(
+    "out", None, "New folder; with --to-torch, the .pth file (or a folder for it).", flag_values=FLAGS
+)
+TO_TORCH = flags.DEFINE_bool("to-torch", False, "Convert ours to the reference's.", flag_values=FLAGS)
+HEADS = flags.DEFINE_integer(
+    "heads", None, "Attention heads of a model of unpublished width (tensors do not show them).", 1, flag_values=FLAGS
+)
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", "", "Folder of converted KL-16 weights that samples of the model are decoded with.", flag_values=FLAGS
+)
+flags.DEFINE_alias("to_torch", "to-torch", flag_values=FLAGS)
+flags.mark_flags_as_required(["checkpoint", "kind", "out"], FLAGS)
+
+
+def main() -> None:
+    """Converts in the direction that the flags say."""
+    source, out = Path(CHECKPOINT.value), Path(OUT.value)
+    if KIND.value == "kl16":
+        table = (conversion.export_kl16 if TO_TORCH.value else conversion.import_kl16)(source, out)
+    elif TO_TORCH.value:
+        table = conversion.export_transdiff(source, out)
+    else:
+        table = conversion.import_transdiff(source, out, heads=HEADS.value, tokenizer=TOKENIZER.value)
+    print("\n".join(describe(table)))
+    logging.info(
+        "%s -> %s: %d tensors, %d of them unused", source, out, len(table.reference_shapes()), len(table.unused)
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS)

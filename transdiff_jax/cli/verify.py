@@ -1,0 +1,35 @@
+"""Checks this code against tensors of the reference implementation.
+
+python -m transdiff_jax.cli.verify FILE.npz ...
+
+Prints one JSON line a file; exits with 1 if any check of any file is out of tolerance.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from transdiff_jax.cli import app
+from transdiff_jax.errors import UserError
+from transdiff_jax.verification.report import verify
+
+FLAGS = flags.FlagValues()
+FAILED_CODE = 1
+
+
+def main(files: list[str]) -> None:
+    """Checks the files one by one."""
+    if not files:
+        raise UserError("name at least one golden file: cli.verify tests/golden/one_step_256_a.npz")
+    ok = True
+    for file in files:
+        report = verify(file)
+        print(json.dumps(report), flush=True)
+        ok = ok and report["ok"]
+    if not ok:
+        sys.exit(FAILED_CODE)
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS, files=True)

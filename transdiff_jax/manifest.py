@@ -1,0 +1,43 @@
+"""The SHA-256 of every file of a folder, so that a changed bit is found before it is read as another weight."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from transdiff_jax.files import write_json
+
+MANIFEST = "manifest.json"
+# Rewritten by Orbax at the moment of a commit, after the manifest; holds times and handler names only.
+_UNLISTED = {"_CHECKPOINT_METADATA", MANIFEST}
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes the SHA-256 of every file below `folder` into its manifest."""
+    write_json(folder / MANIFEST, {name: sha256(path) for name, path in _listed_files(folder).items()})
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a folder, in a few words; None if all files are as they were written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256(folder / name) != digest:
+                return f"{name} has changed"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    return None if manifest else f"{MANIFEST} lists no files"
+
+
+def _listed_files(folder: Path) -> dict[str, Path]:
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in files.items() if name not in _UNLISTED}

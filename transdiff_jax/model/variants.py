@@ -1,0 +1,74 @@
+"""The published models (arXiv 2506.09482, table 1): three sizes, each in three kinds."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from transdiff_jax.config import ModelConfig, SamplingConfig
+from transdiff_jax.errors import UserError
+
+Kind = Literal["one_step_256", "mrar_256", "one_step_512"]
+
+
+class Size(NamedTuple):
+    """What differs between B, L and H."""
+
+    width: int
+    heads: int
+    encoder_blocks: int  # twice the "depth" of the release
+    decoder_blocks: int
+
+
+SIZES: dict[str, Size] = {
+    "b": Size(width=768, heads=12, encoder_blocks=24, decoder_blocks=12),
+    "l": Size(width=1024, heads=16, encoder_blocks=32, decoder_blocks=16),
+    "h": Size(width=1280, heads=16, encoder_blocks=40, decoder_blocks=20),
+}
+
+# What differs between the kinds. MRAR (section 3.3): four images, each of 64 tokens that are 2x2 patches of its latent.
+KINDS: dict[str, dict[str, int]] = {
+    "one_step_256": {},
+    "mrar_256": {"num_images": 4, "tokens_per_image": 64, "mask_tokens": 64, "reference_patch": 2},
+    "one_step_512": {"latent_size": 32},
+}
+
+
+# Guidance weight, drift scale (scale_0 of the release) and noise scale (scale_1) of the published scores.
+SAMPLING: dict[tuple[str, Kind], tuple[float, float, float]] = {
+    ("b", "one_step_256"): (1.30, 0.87, 0.91),
+    ("l", "one_step_256"): (1.30, 0.89, 0.95),
+    ("h", "one_step_256"): (1.23, 0.87, 0.93),
+    ("b", "mrar_256"): (1.30, 0.87, 0.91),
+    ("l", "mrar_256"): (1.30, 0.925, 0.95),
+    ("h", "mrar_256"): (1.28, 0.87, 0.91),
+    ("l", "one_step_512"): (1.30, 0.87, 0.87),
+}
+
+
+def published_model(size: str, kind: Kind) -> ModelConfig:
+    """The configuration of a published model.
+
+    Args:
+        size: "b", "l" or "h".
+        kind: which of `KINDS`.
+
+    Raises:
+        UserError: there is no such size or kind.
+    """
+    if size not in SIZES:
+        raise UserError(f"model size {size!r} is not one of {', '.join(SIZES)}")
+    if kind not in KINDS:
+        raise UserError(f"model kind {kind!r} is not one of {', '.join(KINDS)}")
+    return ModelConfig(**SIZES[size]._asdict(), **KINDS[kind])
+
+
+def published_sampling(model: ModelConfig) -> SamplingConfig:
+    """The settings of a model's published score; the defaults, unguided, where there is none."""
+    for (size, kind), (guidance, drift_scale, noise_scale) in SAMPLING.items():
+        if dataclasses.replace(model, dtype="float32", remat="none") == published_model(size, kind):
+            return SamplingConfig(guidance=(guidance,), drift_scale=drift_scale, noise_scale=noise_scale)
+    return SamplingConfig()
+
+
+def published_heads(width: int) -> int | None:
+    """Attention heads of the published model of this width; None where there is none."""
+    return next((size.heads for size in SIZES.values() if size.width == width), None)

@@ -1,0 +1,107 @@
+"""Golden files: tensors that the reference computed from weights that follow from their names.
+
+Weights are not stored. Each follows from its reference name and the file's seed, so that a file of any size stays
+small and anybody can make the same weights: `rule_weight` is the whole rule.
+"""
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transdiff_jax.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
+    """The weight of a reference tensor, float32, with few enough bits to be exact in any format.
+
+    A matrix (or convolution) is uniform with about the variance 1/fan_in, a norm's scale lies around 1, and
+    everything else is uniform in [-1/4, 1/4).
+    """
+    words = np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw(math.prod(shape))
+    uniform = ((words >> np.uint64(53)).astype(np.int64) - 1024) / 1024
+    if name.split(".")[-1] != "weight" or (len(shape) >= 2 and "class_emb" in name):
+        values = uniform / 4
+    elif len(shape) >= 2:
+        values = uniform * 2.0 ** round(math.log2(math.sqrt(3 / math.prod(shape[1:]))))
+    else:
+        values = 1 + uniform / 8
+    return values.astype(np.float32).reshape(shape)
+
+
+class GoldenFile:
+    """One golden `.npz`, its arrays read when asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Opens a file.
+
+        Raises:
+            UserError: there is no such file, or it is no golden file.
+        """
+        self.path = Path(path)
+        try:
+            self._arrays = np.load(self.path, allow_pickle=False)
+            self.config: dict = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
+            self._weights: dict = json.loads(str(self._arrays["torch_params"]))
+            self._unread = {*self._arrays.files} - {"config", "torch_params"}
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is not a golden file: {error}") from None
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the file holds an array (or, ending in "/", any array below that name)."""
+        return any(key.startswith(name) for key in self._arrays.files) if name.endswith("/") else name in self._arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """An array; half-precision inputs as float32, which is what the reference computed from them."""
+        if name not in self._arrays:
+            raise UserError(f"{self.path} has no array {name}")
+        self._unread.discard(name)
+        array = self._arrays[name]
+        return array.astype(np.float32) if array.dtype == np.float16 else array
+
+    def setting(self, name: str) -> Any:
+        """A field of the file's `config`."""
+        if name not in self.config:
+            raise UserError(f"{self.path}: its config has no {name}")
+        return self.config[name]
+
+    def below(self, prefix: str) -> dict[str, np.ndarray]:
+        """All arrays whose name starts with `prefix`, by the rest of their name."""
+        return {key[len(prefix) :]: self[key] for key in self._arrays.files if key.startswith(prefix)}
+
+    def unread(self) -> list[str]:
+        """Arrays that nobody has asked for: a check that forgets one would pass without it."""
+        return sorted(self._unread)
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        """Shapes of the reference's tensors."""
+        return {name: tuple(shape) for name, shape in self._weights["params"].items()}
+
+    def weights(self) -> "RuleWeights":
+        """The reference's tensors."""
+        return RuleWeights(self.weight_shapes(), self._weights["seed"])
+
+
+class RuleWeights(Mapping[str, np.ndarray]):
+    """Tensors made when asked for: those of a full-size model need not be in memory at once."""
+
+    def __init__(self, shapes: Mapping[str, Shape], seed: int) -> None:
+        self._shapes, self._seed = shapes, seed
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return rule_weight(name, self._shapes[name], self._seed)
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
