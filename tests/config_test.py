@@ -53,7 +53,7 @@ def message(values):
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),
         ("tokenizer.patch", 3, "config.tokenizer.patch=3 must divide config.data.image_size=8"),
         ("tokenizer.patch", 4, "config.model.latent_size=4 must be 2: images of 8 pixels in patches of 4"),
-        ("data.source", "imagenet", "config.data.source='imagenet' is not one of 'digits'"),
+        ("data.source", "imagenet", 'config.data.source=\'imagenet\' must be "digits" or "tfds:NAME"'),
         ("data.image_size", 16, "config.model.latent_size=4 must be 8: images of 16 pixels in patches of 2"),
         ("data.image_channels", 3, "config.model.latent_channels=4 must be 12: 2x2 patches of 3 channel(s)"),
         ("loss.pairs_per_latent", 0, "config.loss.pairs_per_latent=0 must be at least 1"),

@@ -56,5 +56,24 @@ def test_a_damaged_dataset_ends_in_one_line(digits_directory, digits_config, tmp
     directory = shutil.copytree(digits_directory, tmp_path / "copy")
     (file,) = directory.rglob(name)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"the dataset in .*digits is damaged \(.*\): delete that folder"):
+    with pytest.raises(UserError, match=r"the dataset 'digits' in .* is damaged \(.*\): delete its folder"):
         open_source(digits_config(data={"split": "test", "directory": str(directory)}).data)
+
+
+def test_a_prepared_tfds_dataset_is_read_by_name(digits_directory, digits_config):
+    by_name = open_source(digits_config(data={"split": "test", "source": "tfds:digits"}).data)
+    embedded = open_source(digits_config(data={"split": "test"}).data)
+    assert by_name.labels().tolist() == embedded.labels().tolist()
+    np.testing.assert_array_equal(by_name[5]["image"], embedded[5]["image"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("tfds:nonsense", "TFDS knows no dataset of that name"),
+        ("tfds:imagenet2012", "run `tfds build imagenet2012 --file_format=array_record"),
+    ],
+)
+def test_datasets_that_are_not_there(digits_config, source, message):
+    with pytest.raises(UserError, match=message):
+        open_source(digits_config(data={"source": source}).data)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
-from transdiff_jax.config import DataConfig
+from transdiff_jax.config import TFDS_PREFIX, DataConfig
 from transdiff_jax.data.digits import prepare_digits
 from transdiff_jax.errors import UserError
 
@@ -60,21 +60,34 @@ def open_source(config: DataConfig) -> Source:
     """The records that a configuration names.
 
     Raises:
-        UserError: the dataset or its split does not exist, or its directory cannot be used.
+        UserError: the dataset or its split does not exist, is not prepared, or its directory cannot be used.
     """
     directory = Path(config.directory).expanduser()
     try:
-        builder = prepare_digits(str(directory))
+        if config.source == "digits":
+            builder = prepare_digits(str(directory))
+        else:
+            builder = _prepared_builder(config.source.removeprefix(TFDS_PREFIX), directory)
+        return TfdsSource(builder, config.split)
     except OSError as error:
         raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
-    except ParseError as error:
-        raise _damaged(directory, error) from None
+    except (ParseError, RuntimeError) as error:  # RuntimeError: ArrayRecord's, of a wrong checksum or an early end
+        raise UserError(
+            f"the dataset {config.source!r} in {directory} is damaged ({str(error).splitlines()[0]}): delete its "
+            "folder and prepare it again"
+        ) from None
+
+
+def _prepared_builder(name: str, directory: Path) -> tfds.core.DatasetBuilder:
     try:
-        return TfdsSource(builder, config.split)
-    except RuntimeError as error:  # of ArrayRecord: a wrong checksum, or a file that ends early
-        raise _damaged(directory, error) from None
-
-
-def _damaged(directory: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0]
-    return UserError(f"the dataset in {directory / 'digits'} is damaged ({reason}): delete that folder and run again")
+        builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"config.data.source='{TFDS_PREFIX}{name}': TFDS knows no dataset of that name") from None
+    if not builder.is_prepared():
+        raise UserError(
+            f"config.data.source='{TFDS_PREFIX}{name}' is not prepared in {directory} (config.data.directory): first "
+            f"run `tfds build {name} --file_format=array_record --data_dir={directory}`, which needs TensorFlow"
+        )
+    if not {"image", "label"} <= set(builder.info.features or ()):
+        raise UserError(f"config.data.source='{TFDS_PREFIX}{name}' has no features named image and label")
+    return builder
