@@ -32,12 +32,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = 0.0
 
     config.loss.pairs_per_latent = 2
-    config.train.batch_size = 128
-    config.train.steps = 600
-    config.train.ema_rates = (0.995,)
+    config.train.batch_size = 64
+    config.train.steps = 1800
+    config.train.ema_rates = (0.998,)
     config.train.log_every = 20
-    config.train.sample_every = 200
-    config.train.checkpoint_every = 200
+    config.train.sample_every = 600
+    config.train.checkpoint_every = 300
     config.optimizer.learning_rate = 3e-3
     config.optimizer.scale_with_batch = False
     config.optimizer.warmup_steps = 60

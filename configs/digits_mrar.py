@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss.pairs_per_latent = 1
     config.train.init_from = "runs/digits/one_step"
-    config.train.batch_size = 64
-    config.train.steps = 500
-    config.optimizer.learning_rate = 1e-3
+    config.train.batch_size = 32
+    config.train.steps = 900
+    config.optimizer.learning_rate = 1.5e-3
     return config

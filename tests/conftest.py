@@ -8,6 +8,8 @@ from transdiff_jax.config import Config, default_config_dict
 # Before anything touches a device: the tests shard over eight virtual ones.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
+# Compiling is most of the suite's time, and tiny arrays gain nothing from optimised code.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 def tiny_config(mrar: bool = False, **sections) -> Config:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
@@ -124,9 +125,25 @@ class CheckpointStore:
         """
         with self._write_errors():
             self._manager.wait_until_finished()
-            self._saving = step
+        self._saving = step
+        self._check_space(state)
+        with self._write_errors():
             args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
             self._manager.save(step, args=ocp.args.Composite(**args))
+
+    def _check_space(self, state: TrainState) -> None:
+        """Raises a UserError where the disk cannot take the step, before anything is written."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise self._not_written(f"it takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free")
+
+    def _not_written(self, reason: str) -> UserError:
+        kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+        return UserError(
+            f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); free space or fix "
+            f"permissions and start again: steps {kept} are kept"
+        )
 
     def wait(self) -> None:
         """Returns when the save in progress, if any, is committed; raises like `save`."""
@@ -140,11 +157,7 @@ class CheckpointStore:
         except Exception as error:
             # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
             reason = str(error).strip().splitlines()[0]
-            kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
-            raise UserError(
-                f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); "
-                f"free space or fix permissions and start again: steps {kept} are kept"
-            ) from error
+            raise self._not_written(reason) from error
 
     def close(self) -> None:
         """Waits for the save in progress and releases the manager's threads."""
@@ -186,8 +199,8 @@ def load_weights(
             index = _ema_index(config, ema_rate, workdir)
             name = f"ema {config.train.ema_rates[index]}"
             # Placeholders keep the place of the averages that are not read.
-            ema = (abstract.ema[i] if i == index else ocp.PLACEHOLDER for i in range(len(abstract.ema)))
-            wanted = {"ema": tuple(ema)}
+            unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params)
+            wanted = {"ema": tuple(average if i == index else unread for i, average in enumerate(abstract.ema))}
         restore = ocp.args.PyTreeRestore(
             wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
         )

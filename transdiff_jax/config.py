@@ -65,11 +65,12 @@ class TokenizerConfig:
 class DataConfig:
     """Where images come from and what happens to them before the tokenizer."""
 
-    source: Literal["digits"] = "digits"
+    source: str = "digits"  # "digits" (embedded), or "tfds:NAME" for an image-classification dataset of TFDS
     directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
     split: str = "train"
     image_size: int = 8
     image_channels: int = 1
+    crop: Literal["none", "random"] = "none"  # random: a square of the full short side, resized to image_size
     flip: bool = False  # random horizontal flip
     read_threads: int = 4
 
@@ -169,6 +170,9 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries, the inverse of `from_dict`."""
         return dataclasses.asdict(self)
+
+
+TFDS_PREFIX = "tfds:"  # of config.data.source
 
 
 def default_config_dict() -> ml_collections.ConfigDict:
@@ -272,6 +276,7 @@ def _check_ranges(config: Config) -> None:
         for path in paths:
             value = _get(config, path)
             _require(value >= least, f"config.{path}={value} must be at least {least}")
+    _require(config.seed < 2**31, f"config.seed={config.seed} must be below {2**31}: keys are made of 32 bits")
     for path in _FRACTIONS:
         value = _get(config, path)
         _require(0 <= value < 1, f"config.{path}={value} must be at least 0 and below 1")
@@ -334,7 +339,11 @@ def _check_latents(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    train = config.train
+    train, source = config.train, config.data.source
+    _require(
+        source == "digits" or (source.startswith(TFDS_PREFIX) and source != TFDS_PREFIX),
+        f'config.data.source={source!r} must be "digits" or "tfds:NAME"',
+    )
     _require(
         train.batch_size % train.accumulation == 0,
         f"config.train.accumulation={train.accumulation} must divide config.train.batch_size={train.batch_size}",

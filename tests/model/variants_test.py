@@ -1,14 +1,26 @@
+import dataclasses
 import math
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import pytest
 
-from transdiff_jax.config import Config, SamplingConfig
+from transdiff_jax.config import Config, SamplingConfig, load_config_dict
 from transdiff_jax.convert.transdiff import name_table
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import init_params
-from transdiff_jax.model.variants import KINDS, SIZES, published_heads, published_model, published_sampling
+from transdiff_jax.model.variants import (
+    KINDS,
+    SAMPLING,
+    SIZES,
+    published_heads,
+    published_model,
+    published_sampling,
+)
+from transdiff_jax.training.optimizer import make_schedule
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 # The release's counts. They include the image projection that its 1-step models never read and ours leave out.
 COUNTS = {
@@ -57,3 +69,29 @@ def test_unknown_names_are_refused():
 
 def test_default_model_is_the_smallest_published_one():
     assert published_model("b", "one_step_256") == Config().model
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("kind", "suffix", "recipe"),
+    [
+        ("one_step_256", "", {"steps": 500_000, "warmup": 62_500, "rate": 8e-4, "pairs": 4, "only": "all"}),
+        ("mrar_256", "_mrar", {"steps": 25_000, "warmup": 6_250, "rate": 5e-5, "pairs": 2, "only": "all"}),
+        ("one_step_512", "_512", {"steps": 93_750, "warmup": 6_250, "rate": 1e-4, "pairs": 4, "only": "decoder"}),
+    ],
+)
+def test_config_files_are_the_published_recipes(size, kind, suffix, recipe):
+    config = Config.from_dict(load_config_dict(CONFIGS / f"transdiff_{size}{suffix}.py").to_dict())
+    assert dataclasses.replace(config.model, dtype="float32", remat="none") == published_model(size, kind)
+    scored = size if (size, kind) in SAMPLING else "l"
+    guidance, drift_scale, noise_scale = SAMPLING[scored, kind]
+    assert config.sampling.guidance == (guidance,)
+    assert (config.sampling.drift_scale, config.sampling.noise_scale) == (drift_scale, noise_scale)
+    assert (config.sampling.solver, config.sampling.steps) == ("euler_maruyama", 100)
+    schedule = make_schedule(config)
+    assert (config.train.steps, config.optimizer.warmup_steps) == (recipe["steps"], recipe["warmup"])
+    assert schedule(recipe["warmup"]) == pytest.approx(recipe["rate"])
+    assert schedule(recipe["steps"]) == pytest.approx(recipe["rate"])
+    assert (config.loss.pairs_per_latent, config.train.only) == (recipe["pairs"], recipe["only"])
+    assert (config.train.batch_size, config.train.ema_rates) == (2048, (0.999 if suffix == "_512" else 0.9999,))
+    assert (config.model.dtype, config.data.crop, config.data.flip) == ("bfloat16", "random", True)

@@ -16,7 +16,7 @@ from transdiff_jax.errors import UserError
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils"}
+_QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils", "asyncio"}
 
 
 def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool = False) -> None:
@@ -97,15 +97,15 @@ def _disk_full(error: BaseException | None) -> OSError | None:
 
 
 class _OwnMessages(python_logging.Filter):
-    """Lets through errors of all libraries, and the rest of all but the talkative ones.
+    """Lets through all but the messages of the talkative libraries, whose errors reach us as exceptions anyway.
 
-    They all log through absl's one logger, so that only the place of the call tells them apart.
+    They log through absl's one logger, so that only the place of the call tells them apart.
     """
 
     def filter(self, record: python_logging.LogRecord) -> bool:
         # clu reports progress as a note to a cluster's work unit; here the console is where it goes.
         record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
-        return record.levelno > python_logging.WARNING or _QUIET_LIBRARIES.isdisjoint(Path(record.pathname).parts)
+        return _QUIET_LIBRARIES.isdisjoint(Path(record.pathname).parts)
 
 
 def _set_up_logging() -> None:

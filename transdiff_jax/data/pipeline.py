@@ -25,7 +25,10 @@ class Row(TypedDict):
 def _check_source(source: Source, config: Config) -> None:
     data, model = config.data, config.model
     expected = (data.image_size, data.image_size, data.image_channels)
-    if source[0]["image"].shape != expected:
+    found = source[0]["image"].shape
+    if data.crop != "none":  # which makes any size the right one
+        found = (*expected[:2], found[2])
+    if found != expected:
         raise UserError(
             f"config.data.image_size={data.image_size} and image_channels={data.image_channels} do not fit the "
             f"images of config.data.source={data.source!r}, which are {source[0]['image'].shape}"

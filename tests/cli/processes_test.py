@@ -1,0 +1,170 @@
+"""The command lines as a user runs them: in processes that are killed, terminated, and out of disk space."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from transdiff_jax import sharding
+from transdiff_jax.checkpoint import CheckpointStore
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.training.state import abstract_state
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    **{"model.width": 16, "model.heads": 2, "model.encoder_blocks": 1, "model.decoder_blocks": 1},
+    **{"train.batch_size": 8, "train.log_every": 1, "train.sample_every": 0, "train.checkpoint_every": 20},
+    **{"optimizer.warmup_steps": 5, "sampling.steps": 2, "sampling.batch_size": 4, "model.dropout": 0.1},
+}
+
+
+def command(name, *arguments):
+    return [sys.executable, "-m", f"transdiff_jax.cli.{name}", *arguments]
+
+
+def train_command(workdir, data, **overrides):
+    values = {**TINY, "data.directory": data, **{name.replace("__", "."): v for name, v in overrides.items()}}
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
+    return command("train", f"--config={ROOT}/configs/digits.py", f"--workdir={workdir}", *flags)
+
+
+def environment():
+    # One device as on a laptop, whatever the test process has; cheap compilation.
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "1"}
+
+
+def run(arguments, **options):
+    return subprocess.run(
+        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def start(arguments, log):
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
+
+
+def wait_for(condition, process, log):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.005)
+
+
+def error_line(result):
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def read_final(workdir):
+    store = CheckpointStore(workdir, keep_last=9)
+    step = store.newest_intact()
+    record = store.read_record(step)
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    state = store.read_state(step, abstract_state(record.config, mesh))
+    store.close()
+    return step, state, record.data
+
+
+def test_killed_and_terminated_runs_end_like_the_undisturbed_one(tmp_path, data):
+    straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
+    arguments = train_command(disturbed, data, train__steps=300)
+    assert run(train_command(straight, data, train__steps=300)).returncode == 0
+
+    process = start(arguments, log)
+    wait_for((disturbed / "checkpoints" / "40").exists, process, log)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+    process = start(arguments, log)
+    wait_for((disturbed / "checkpoints" / "100").exists, process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 0, log.read_text()
+    text = log.read_text()
+    assert "resuming from the checkpoint of step" in text
+    assert "stopped by SIGTERM: saved step" in text
+    assert read_final(disturbed)[0] < 300
+
+    assert run(arguments).returncode == 0
+    ours, theirs = read_final(disturbed), read_final(straight)
+    assert (ours[0], ours[2]) == (theirs[0], theirs[2])
+    jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def test_a_failed_write_ends_in_one_line_and_keeps_what_is_saved(tmp_path, data):
+    assert run(train_command(tmp_path / "run", data, train__steps=20)).returncode == 0
+    # What a full disk looks like to a process without the right to mount one: writes beyond 48 KiB fail.
+    limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "limited"]
+    result = run([*limited, *train_command(tmp_path / "run", data, train__steps=40)])
+    # TensorStore's threads print tracebacks of their own; the last line from us says it once.
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "checkpoint of step 40 could not be written" in line
+    assert "steps [20] are kept" in line
+    assert read_final(tmp_path / "run")[0] == 20
+    assert run(train_command(tmp_path / "run", data, train__steps=40)).returncode == 0
+    assert read_final(tmp_path / "run")[0] == 40
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data):
+    workdir = tmp_path_factory.mktemp("trained")
+    assert run(train_command(workdir, data, train__steps=5)).returncode == 0
+    return workdir
+
+
+def test_sample_writes_images_and_a_grid(trained, tmp_path):
+    result = run(command("sample", f"--workdir={trained}", f"--out={tmp_path}", "--labels=7,3,7", "--guidance=1.5"))
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [f"00000{i}.png" for i in range(3)]
+    assert (tmp_path / "grid.png").exists()
+
+
+BAD_TRAIN = {
+    ("--config.model.heads=3",): "config.model.heads=3 must divide config.model.width=16",
+    ("--config.model.widht=3",): "no such field: 'widht' Did you mean \"width\"",
+    ("--config.trian.steps=3",): "no such field: 'trian'",
+    ("--config.model.width=wide",): "--config.model.width=wide",
+    ("--config.train.ema_rates=('fast',)",): "config.train.ema_rates[0]='fast' must be of type float",
+    ("--nonsense=3",): "Unknown command line flag 'nonsense'",
+    ("stray",): "unexpected argument 'stray'",
+    ("--config=configs/missing.py",): "configs/missing.py",
+    ("--config.data.split=validation",): "config.data.split='validation' is not a split of digits",
+    ("--config.data.image_size=16", "--config.model.latent_size=8"): "config.data.image_size=16",
+    ("--config.train.init_from=/nonexistent",): "/nonexistent holds no checkpoints",
+    ("--config.mesh.data=3",): "does not fit 1 device(s)",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_TRAIN, ids=lambda arguments: arguments[0])
+def test_bad_training_flags_end_in_one_line(tmp_path, data, arguments):
+    result = run([*train_command(tmp_path / "run", data), *arguments])
+    assert BAD_TRAIN[arguments] in error_line(result)
+
+
+def test_bad_sampling_flags_end_in_one_line(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    base = [f"--workdir={trained}", f"--out={tmp_path / 'out'}"]
+    for arguments, message in (
+        ([f"--workdir={tmp_path}", base[1], "--labels=1"], "holds no checkpoints"),
+        ([base[0], f"--out={tmp_path / 'file'}", "--labels=1"], "cannot be used"),
+        ([*base, "--labels=10"], "class 10 does not exist; this model has classes 0 to 9"),
+        ([*base, "--labels=seven"], "--labels: 'seven' is not a number"),
+        ([*base], "give either --labels=207,88 or --num_samples=50000"),
+        ([*base, "--labels=1", "--guidance=0.5"], "weights must be at least 1"),
+    ):
+        assert message in error_line(run(command("sample", *arguments)))

@@ -1,0 +1,185 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from transdiff_jax.data.pipeline import TrainingData, training_rows
+from transdiff_jax.data.sources import open_source
+from transdiff_jax.errors import UserError
+
+TEST = {"split": "test"}  # 360 records: an epoch is soon over
+MRAR = pytest.mark.parametrize("mrar", [False, True], ids=["one_step", "mrar"])
+
+
+def read(config, count, state=None):
+    """The next `count` batches, and the state after them."""
+    data = TrainingData(config)
+    if state is not None:
+        data.set_state(state)
+    batches = [next(data) for _ in range(count)]
+    state = data.get_state()
+    data.close()
+    return batches, state
+
+
+def assert_equal(made, expected):
+    assert len(made) == len(expected)
+    for a, b in zip(made, expected, strict=True):
+        assert set(a) == set(b) == {"image", "label", "index"}
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+@MRAR
+def test_batches_hold_the_records_that_they_name(digits_config, mrar):
+    config = digits_config(mrar, data=TEST)
+    source = open_source(config.data)
+    batch = read(config, 1)[0][0]
+    images = config.model.num_images
+    assert (batch["image"].shape, batch["image"].dtype) == ((8, images, 8, 8, 1), np.float32)
+    assert (batch["label"].shape, batch["label"].dtype) == ((8,), np.int32)
+    assert (batch["index"].shape, batch["index"].dtype) == ((8, images), np.int64)
+    for row in range(8):
+        for image, index in zip(batch["image"][row], batch["index"][row], strict=True):
+            record = source[int(index)]
+            np.testing.assert_allclose(image, record["image"] / 127.5 - 1, atol=1e-6)
+            assert record["label"] == batch["label"][row]
+
+
+@MRAR
+def test_batches_are_the_rows_in_order(digits_config, mrar):
+    config = digits_config(mrar, data=TEST)
+    rows = training_rows(config)
+    batches, _ = read(config, 3)
+    made = np.concatenate([batch["index"] for batch in batches])
+    np.testing.assert_array_equal(made, [rows[position]["index"] for position in range(24)])
+
+
+@MRAR
+def test_an_epoch_is_every_record_once_and_each_epoch_is_another(digits_config, mrar):
+    rows = training_rows(digits_config(mrar, data=TEST))
+    epochs = [[rows[epoch * 360 + position]["index"] for position in range(360)] for epoch in range(2)]
+    anchors = [[int(index[-1]) for index in epoch] for epoch in epochs]
+    for epoch in anchors:
+        assert sorted(epoch) == list(range(360))
+        assert epoch != sorted(epoch)
+    assert anchors[0] != anchors[1]
+    if mrar:
+        first, second = ({int(index[-1]): index[:-1].tolist() for index in epoch} for epoch in epochs)
+        assert np.mean([first[anchor] != second[anchor] for anchor in range(360)]) > 0.9
+
+
+def test_rows_are_random_access_and_follow_the_seed(digits_config):
+    rows, again = (training_rows(digits_config(True, data=TEST | {"flip": True})) for _ in range(2))
+    for position in (500, 3, 100_000):
+        assert_equal([rows[position]], [again[position]])
+    config = digits_config(True, data=TEST).to_dict() | {"seed": 1}
+    other = training_rows(type(digits_config()).from_dict(config))
+    assert [rows[k]["index"].tolist() for k in range(8)] != [other[k]["index"].tolist() for k in range(8)]
+
+
+def test_reading_threads_do_not_matter(digits_config):
+    one, _ = read(digits_config(True, data=TEST | {"flip": True, "read_threads": 1}), 50)
+    many, _ = read(digits_config(True, data=TEST | {"flip": True, "read_threads": 7}), 50)
+    assert_equal(many, one)
+
+
+def test_flips_differ_between_rows_and_epochs(digits_config):
+    config = digits_config(data=TEST | {"flip": True})
+    source, rows = open_source(config.data), training_rows(config)
+    flipped = {0: {}, 1: {}}
+    for position in range(720):
+        row = rows[position]
+        index = int(row["index"][0])
+        plain = source[index]["image"] / np.float32(127.5) - 1
+        flipped[position // 360][index] = not np.allclose(row["image"][0], plain)
+    assert all(100 < sum(epoch.values()) < 260 for epoch in flipped.values())
+    assert 100 < sum(flipped[0][index] != flipped[1][index] for index in range(360)) < 260
+
+
+@pytest.mark.parametrize("seen", [0, 1, 44, 46])  # 45 batches are an epoch
+def test_resume_is_exact(digits_config, seen):
+    config = digits_config(True, data=TEST | {"flip": True})
+    straight, end = read(config, seen + 3)
+    _, state = read(config, seen)
+    resumed, resumed_end = read(config, 3, json.loads(json.dumps(state)))
+    assert_equal(resumed, straight[seen:])
+    assert resumed_end == end
+
+
+def test_state_can_be_set_back_while_reading(digits_config):
+    data = TrainingData(digits_config(True, data=TEST))
+    first = next(data)
+    state = data.get_state()
+    second, third = next(data), next(data)
+    data.set_state(state)
+    assert_equal([next(data), next(data)], [second, third])
+    assert (first["index"] != second["index"]).any()
+    data.close()
+
+
+def hosts(config, count, monkeypatch, state=None):
+    """What each of `count` processes reads in two batches, and their states."""
+    made = []
+    for process in range(count):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_index", lambda process=process: process)
+            patch.setattr(jax, "process_count", lambda: count)
+            made.append(read(config, 2, state))
+    return [batches for batches, _ in made], [state for _, state in made]
+
+
+def interleaved(batches):
+    """Global batches out of those of each process: row r of the global one is of process r modulo their number."""
+
+    def join(*parts):
+        return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    return [jax.tree.map(join, *step) for step in zip(*batches, strict=True)]
+
+
+def test_hosts_share_the_global_batch(digits_config, monkeypatch):
+    config = digits_config(True, data=TEST)
+    alone, state = read(config, 2)
+    for count in (2, 4):
+        batches, states = hosts(config, count, monkeypatch)
+        assert batches[0][0]["image"].shape == (8 // count, 4, 8, 8, 1)
+        assert_equal(interleaved(batches), alone)
+        assert states == [state] * count
+
+
+def test_host_count_may_change_at_a_restart(digits_config, monkeypatch):
+    config = digits_config(True, data=TEST)
+    straight, _ = read(config, 4)
+    _, states = hosts(config, 2, monkeypatch)
+    assert_equal(read(config, 2, states[1])[0], straight[2:])
+    _, state = read(config, 2)
+    assert_equal(interleaved(hosts(config, 4, monkeypatch, state)[0]), straight[2:])
+
+
+@pytest.mark.parametrize(
+    ("sections", "fragment"),
+    [
+        ({"model": {"num_classes": 11}}, "config.model.num_classes=11 must be 10, the number of classes"),
+        (
+            {"data": {"image_size": 16}, "tokenizer": {"patch": 4}, "model": {"latent_channels": 16}},
+            "config.data.image_size=16 and image_channels=1 do not fit the images of config.data.source='digits'",
+        ),
+        (
+            {"data": {"image_channels": 3}, "model": {"latent_channels": 12}},
+            "config.data.image_size=8 and image_channels=3 do not fit",
+        ),
+    ],
+)
+def test_data_that_does_not_fit_the_model(digits_config, sections, fragment):
+    with pytest.raises(UserError) as caught:
+        TrainingData(digits_config(**sections))
+    assert fragment in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_that_is_too_small(digits_config):
+    images = {"num_images": 200, "tokens_per_image": 4, "reference_patch": 2}
+    with pytest.raises(UserError, match=r"class \d has \d+ image\(s\), but config\.model\.num_images=200 needs"):
+        training_rows(digits_config(model=images))

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from transdiff_jax.files import atomic_path, write_json
+
+
+def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == tmp_path
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_do_not_share_a_temporary_name(tmp_path):
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_error_leaves_what_was_there(tmp_path, before):
+    path = tmp_path / "a.txt"
+    if before is not None:
+        path.write_text(before)
+    with pytest.raises(RuntimeError, match="disk full"), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+def test_write_json(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"b": [1, 2.5, None]})
+    assert json.loads(path.read_text()) == {"b": [1, 2.5, None]}
+    with pytest.raises(TypeError):
+        write_json(path, {"b": object()})
+    assert json.loads(path.read_text()) == {"b": [1, 2.5, None]}
+    assert list(tmp_path.iterdir()) == [path]

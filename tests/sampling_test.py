@@ -1,0 +1,265 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_config
+from tests.parameters import random_params
+from transdiff_jax import rng, sampling, sharding
+from transdiff_jax.config import MeshConfig, SamplingConfig
+from transdiff_jax.flow.path import sde_drift
+from transdiff_jax.model.encoder import Semantics
+from transdiff_jax.model.transdiff import TransDiff, init_params
+from transdiff_jax.nn.patches import unpatchify
+from transdiff_jax.sampling import GivenNoise, SeededNoise, balanced_labels, make_sampler, sample_latents
+
+SHAPE = (16, 4)  # tokens and channels of a tiny latent
+STEPS = 3
+ONE_STEP = tiny_config(sampling={"steps": STEPS, "guidance": (1.5,), "noise_scale": 0.9})
+MRAR = tiny_config(mrar=True, sampling=dataclasses.asdict(ONE_STEP.sampling))
+LABELS = np.array([3, 0, 9, 3, 7, 1, 5, 2], np.int32)
+INDICES = np.array([0, 1, 2, 3, 40, 1000, 49_999, 7], np.int32)
+
+
+@pytest.fixture(params=[ONE_STEP, MRAR], ids=["one_step", "mrar"])
+def config(request):
+    return request.param
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def latents_of(model, config, params, labels, noise):
+    return sample_latents(TransDiff(model, unroll=True), params, labels, noise, config)
+
+
+@functools.cache
+def sampler_on(config, devices):
+    return make_sampler(config, sharding.make_mesh(MeshConfig(), jax.devices()[:devices]))
+
+
+@functools.cache
+def images_on_one_device(config):
+    return np.asarray(sampler_on(config, 1)(random_params(config.model), LABELS, np.int32(5), INDICES))
+
+
+# --- noise ---
+
+
+def draws(seed, indices):
+    """All the noise of some samples: initial [b, ...] and [image, interval, b, ...]."""
+    noise = SeededNoise(jnp.int32(seed), jnp.asarray(indices))
+    steps = [[noise.step(image, SHAPE, jnp.int32(k)) for k in range(STEPS)] for image in range(4)]
+    return noise.initial(SHAPE), jnp.array(steps)
+
+
+def test_noise_of_a_sample_is_the_same_in_any_batch_and_order():
+    initial, steps = jax.jit(draws)(5, INDICES)
+    assert initial.shape == (8, *SHAPE)
+    order = np.array([6, 2, 4])
+    other_initial, other_steps = jax.jit(draws)(5, INDICES[order])
+    np.testing.assert_array_equal(other_initial, initial[order])
+    np.testing.assert_array_equal(other_steps, steps[:, :, order])
+    one_initial, one_steps = jax.jit(draws)(5, INDICES[5:6])
+    np.testing.assert_array_equal(one_initial[0], initial[5])
+    np.testing.assert_array_equal(one_steps[:, :, 0], steps[:, :, 5])
+
+
+def test_noise_of_a_sample_is_the_same_on_any_number_of_devices():
+    alone = jax.jit(draws)(5, INDICES)
+    mesh = sharding.make_mesh(MeshConfig())
+    spread = jax.jit(draws)(5, jax.device_put(INDICES, sharding.batch_sharding(mesh)))
+    assert len(spread[0].devices()) == 8
+    jax.tree.map(np.testing.assert_array_equal, alone, spread)
+
+
+def test_noise_is_that_of_the_streams():
+    initial, steps = draws(5, INDICES)
+    np.testing.assert_array_equal(initial[4], jax.random.normal(rng.key(5, rng.SAMPLE_INITIAL, 40), SHAPE))
+    key = jax.random.fold_in(jax.random.fold_in(rng.key(5, rng.SAMPLE_STEP, 40), 2), 1)
+    np.testing.assert_array_equal(steps[2, 1, 4], jax.random.normal(key, SHAPE))
+
+
+def test_every_draw_is_another():
+    initial, steps = draws(5, INDICES)
+    other_initial, other_steps = draws(6, INDICES)
+    first = np.concatenate([np.ravel(x[..., 0, 0]) for x in (initial, steps, other_initial, other_steps)])
+    assert len(np.unique(first)) == len(first) == 2 * (8 + 4 * STEPS * 8)
+
+
+def test_given_noise_hands_out_what_it_was_given():
+    initial, steps = draws(5, INDICES)
+    noise = GivenNoise(initial, steps)
+    np.testing.assert_array_equal(noise.initial(SHAPE), initial)
+    np.testing.assert_array_equal(noise.step(2, SHAPE, jnp.int32(1)), steps[2, 1])
+    with pytest.raises(ValueError, match=r"initial noise must be \[b, 9, 4\], got \(8, 16, 4\)"):
+        noise.initial((9, 4))
+    with pytest.raises(ValueError, match=r"step noise must be \[\.\.\., 16, 8\], got \(4, 3, 8, 16, 4\)"):
+        noise.step(0, (16, 8), jnp.int32(0))
+
+
+# --- latents ---
+
+
+def test_given_and_seeded_noise_give_the_same(config):
+    params = random_params(config.model)
+    initial, steps = draws(5, INDICES)
+    seeded = latents_of(config.model, config.sampling, params, LABELS, SeededNoise(jnp.int32(5), jnp.asarray(INDICES)))
+    given = latents_of(config.model, config.sampling, params, LABELS, GivenNoise(initial, steps))
+    assert seeded.shape == (8, config.model.num_images, 4, 4, 4)
+    assert seeded.dtype == jnp.float32
+    np.testing.assert_allclose(given, seeded, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.5,), (1.0, 1.5, 3.0, 1.0)], ids=str)
+def test_mrar_literal(weights):
+    # Nothing shared: every image encodes all groups anew, and each half of a guided pair runs alone.
+    settings = dataclasses.replace(MRAR.sampling, guidance=weights, drift_scale=0.87, noise_scale=0.9)
+    params, model = random_params(MRAR.model), TransDiff(MRAR.model)
+    initial, noise = draws(5, INDICES)
+
+    @jax.jit
+    def network(x, t, null, references):
+        features = model.apply({"params": params}, LABELS, null, references, method="encode").features
+        keys_values = model.apply({"params": params}, features, method="condition")
+        timesteps = jnp.full((8, 1), 1000.0 * t)
+        return model.apply({"params": params}, x[:, None], timesteps, keys_values, method="velocity")[:, 0]
+
+    keep, drop = jnp.zeros(8, bool), jnp.ones(8, bool)
+    times, images = [*np.linspace(1, 0.04, STEPS), 0.0], []
+    for image, weight in enumerate(weights if len(weights) > 1 else weights * 4):
+        references = jnp.stack(images, axis=1) if images else None
+        x = initial
+        for k in range(STEPS):
+            t, dt = float(times[k]), float(times[k + 1] - times[k])
+            drift = sde_drift(network(x, t, keep, references), x, t)
+            if weight > 1:
+                unconditional = sde_drift(network(x, t, drop, references), x, t)
+                drift = unconditional + weight * (drift - unconditional)
+            last = k == STEPS - 1
+            diffusion = 0 if last else 0.9 * (2 * t) ** 0.5 * noise[image, k] * abs(dt) ** 0.5
+            x = x + (1 if last else 0.87) * drift * dt + diffusion
+        images.append(x.reshape(8, 4, 4, 4))
+    made = latents_of(MRAR.model, settings, params, LABELS, GivenNoise(initial, noise))
+    np.testing.assert_allclose(made, np.stack(images, axis=1), rtol=1e-3, atol=1e-3)
+
+
+class CountingModel:
+    """Stands for TransDiff; notes how many rows each method is traced with."""
+
+    def __init__(self, config):
+        self.config, self.rows = config, []
+
+    def apply(self, variables, *arguments, method):
+        self.rows.append((method, len(arguments[0])))
+        if method == "encode":
+            self.encoded = arguments
+            return Semantics(arguments[0], None)
+        return arguments[0]
+
+
+@pytest.mark.parametrize(("weight", "rows"), [(1.0, 2), (1.25, 4)])
+def test_weight_one_is_one_pass(weight, rows):
+    model = CountingModel(ONE_STEP.model)
+    initial, steps = draws(0, INDICES[:2])
+    settings = SamplingConfig(steps=STEPS, guidance=(weight,))
+    sample_latents(model, {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
+    assert model.rows == [("encode", rows), ("condition", rows), ("velocity", rows)]
+    labels, null, references = model.encoded
+    assert references is None
+    assert labels.tolist() == ([4, 6] if rows == 2 else [4, 4, 6, 6])
+    assert null.tolist() == ([False] * 2 if rows == 2 else [False, True] * 2)
+
+
+def test_solver_comes_from_the_configuration(monkeypatch):
+    seen = []
+
+    def solver(velocity, x, grid, noise):
+        seen.append(grid.time.tolist())
+        return x
+
+    monkeypatch.setitem(sampling.SOLVERS, "euler", solver)
+    settings = SamplingConfig(solver="euler", steps=2, last_time=0.5)
+    initial, steps = draws(0, INDICES[:2])
+    latents = sample_latents(CountingModel(ONE_STEP.model), {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
+    assert seen == [[1.0, 0.5]]
+    np.testing.assert_array_equal(latents[:, 0].reshape(2, 16, 4), initial)
+
+
+# --- images ---
+
+
+def test_images_are_the_decoded_latents(config):
+    params = random_params(config.model)
+    noise = SeededNoise(jnp.int32(5), jnp.asarray(INDICES))
+    latents = latents_of(config.model, config.sampling, params, LABELS, noise)
+    levels = np.clip(255 * (np.asarray(unpatchify(latents, 2)) + 1) / 2, 0, 255)
+    images = images_on_one_device(config)
+    assert images.shape == (8, config.model.num_images, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert np.abs(images - levels).max() < 0.55
+    # A picture, not a wall: most pixels must be able to show a difference.
+    assert np.mean((images > 0) & (images < 255)) > 0.2
+
+
+def test_same_compiled_batch_gives_identical_images(config):
+    sample, params = sampler_on(config, 1), random_params(config.model)
+    order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
+    mixed = sample(params, LABELS[order], np.int32(5), INDICES[order])
+    np.testing.assert_array_equal(mixed, images_on_one_device(config)[order])
+    labels, indices = LABELS.copy(), INDICES.copy()
+    labels[1:], indices[1:] = 8, np.arange(100, 107)
+    others = sample(params, labels, np.int32(5), indices)
+    np.testing.assert_array_equal(others[0], images_on_one_device(config)[0])
+    assert (np.asarray(others[1:]) != images_on_one_device(config)[1:]).any(axis=(1, 2, 3, 4)).all()
+
+
+def test_seed_and_label_matter(config):
+    sample, params = sampler_on(config, 1), random_params(config.model)
+    for made in (
+        sample(params, LABELS, np.int32(6), INDICES),
+        sample(params, (LABELS + 1) % 10, np.int32(5), INDICES),
+    ):
+        assert (np.asarray(made) != images_on_one_device(config)).any(axis=(1, 2, 3, 4)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_other_batch_sizes_differ_by_a_grey_level_at_most(config, rows):
+    made = sampler_on(config, 1)(random_params(config.model), LABELS[:rows], np.int32(5), INDICES[:rows])
+    difference = np.asarray(made).astype(int) - images_on_one_device(config)[:rows]
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "data_fsdp_tensor"])
+def test_sharded_sampler_is_that_of_one_device(config, sizes):
+    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    boxed = jax.eval_shape(lambda: init_params(config.model, 0))
+    params = jax.device_put(random_params(config.model), sharding.tree_shardings(boxed, mesh))
+    made = make_sampler(config, mesh)(params, LABELS, np.int32(5), INDICES)
+    assert made.sharding.is_equivalent_to(sharding.batch_sharding(mesh), made.ndim)
+    difference = np.asarray(made).astype(int) - images_on_one_device(config)
+    assert np.abs(difference).max() <= 1
+
+
+# --- labels ---
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "expected"),
+    [
+        (6, 3, [0, 0, 1, 1, 2, 2]),
+        (5, 3, [0, 0, 1, 1, 2]),
+        (2, 3, [0, 1]),
+        (1, 1, [0]),
+        (0, 3, []),
+    ],
+)
+def test_balanced_labels(count, classes, expected):
+    model = dataclasses.replace(ONE_STEP.model, num_classes=classes)
+    assert balanced_labels(count, model) == expected
+
+
+def test_published_labels_are_fifty_of_each_in_class_order():
+    model = dataclasses.replace(ONE_STEP.model, num_classes=1000)
+    assert balanced_labels(50_000, model) == [index // 50 for index in range(50_000)]

@@ -1,0 +1,115 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from tests.conftest import tiny_config
+from transdiff_jax import sharding
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+from transdiff_jax.model.transdiff import init_params
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((-1, 1, 1), (8, 1, 1)),
+        ((1, -1, 1), (1, 8, 1)),
+        ((1, 1, -1), (1, 1, 8)),
+        ((2, -1, 2), (2, 2, 2)),
+        ((2, 4, 1), (2, 4, 1)),
+        ((-1, 4, 2), (1, 4, 2)),
+    ],
+)
+def test_mesh_sizes(sizes, expected):
+    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), expected, strict=True))
+    assert list(mesh.devices.flat) == jax.devices()
+
+
+def test_mesh_of_given_devices():
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[3:5])
+    assert mesh.devices.tolist() == [[[jax.devices()[3]]], [[jax.devices()[4]]]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fragment"),
+    [
+        ((-1, -1, 1), "at most one may be -1"),
+        ((0, 1, 1), "(data=0, fsdp=1, tensor=1): sizes must be at least 1"),
+        ((-1, -2, 1), "sizes must be at least 1"),
+        ((3, 1, 1), "does not fit 8 device(s): 3 does not divide 8"),
+        ((-1, 3, 1), "(data=-1, fsdp=3, tensor=1) does not fit 8 device(s)"),
+        ((4, 1, 1), "uses 4 of 8 device(s); set one size to -1"),
+        ((4, 4, 1), "does not fit 8 device(s): 16 does not divide 8"),
+    ],
+)
+def test_bad_mesh_is_one_line(sizes, fragment):
+    with pytest.raises(UserError) as caught:
+        sharding.make_mesh(MeshConfig(*sizes))
+    assert str(caught.value).startswith("config.mesh=(data=")
+    assert fragment in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rules_know_every_name_once():
+    names = {value for name, value in vars(sharding).items() if name.isupper() and isinstance(value, str)}
+    logical = names - set(sharding.MESH_AXES)
+    ruled = [name for name, _ in sharding.RULES]
+    assert sorted(ruled) == sorted(logical)
+    used = {axis for _, axes in sharding.RULES for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+    assert used == set(sharding.MESH_AXES)
+
+
+def test_batch_is_split_over_data_and_fsdp():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    batch = sharding.to_global({"rows": np.arange(8).reshape(8, 1)}, mesh)["rows"]
+    np.testing.assert_array_equal(batch, np.arange(8).reshape(8, 1))
+    assert batch.sharding == sharding.batch_sharding(mesh)
+    shards = {tuple(np.asarray(shard.data)[:, 0].tolist()) for shard in batch.addressable_shards}
+    assert shards == {(0, 1), (2, 3), (4, 5), (6, 7)}
+
+
+def test_replicated_is_whole_everywhere():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    x = jax.device_put(np.arange(3), sharding.replicated(mesh))
+    assert [shard.data.tolist() for shard in x.addressable_shards] == [[0, 1, 2]] * 8
+
+
+def test_check_batch():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    sharding.check_batch(12, mesh, "config.train.batch_size")
+    with pytest.raises(UserError, match=r"config\.train\.batch_size=6 must be divisible by 4, the mesh's data x fsdp"):
+        sharding.check_batch(6, mesh, "config.train.batch_size")
+
+
+def test_parameters_go_where_their_names_say():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    model = tiny_config(mrar=True).model
+    boxed = jax.eval_shape(lambda: {"params": init_params(model, 0), "step": jnp.zeros((), jnp.int32)})
+    shardings = sharding.tree_shardings(boxed, mesh)
+    specs = jax.tree.map(lambda where: where.spec, shardings)
+    encoder, decoder = specs["params"]["encoder"], specs["params"]["decoder"]
+    assert encoder["blocks"]["attention"]["qkv"]["kernel"] == PartitionSpec(None, "fsdp", None, "tensor", None)
+    assert encoder["blocks"]["attention"]["output"]["kernel"] == PartitionSpec(None, "tensor", None, "fsdp")
+    assert encoder["blocks"]["mlp"]["up"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
+    assert encoder["blocks"]["mlp"]["down"]["bias"] == PartitionSpec(None, "fsdp")
+    assert encoder["class_embedding"] == PartitionSpec(None, "fsdp")
+    assert decoder["keys_values"]["key"]["kernel"] == PartitionSpec(None, "fsdp", "tensor", None)
+    assert decoder["output_projection"]["kernel"] == PartitionSpec("fsdp", None)
+    assert specs["step"] == PartitionSpec()
+    placed = jax.device_put(nn.unbox(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), boxed)), shardings)
+    shard = placed["params"]["encoder"]["blocks"]["mlp"]["up"]["kernel"].addressable_shards[0]
+    assert shard.data.shape == (2, 8, 32)
+
+
+def test_parameter_that_the_mesh_cannot_split_is_named():
+    mesh = sharding.make_mesh(MeshConfig(1, 1, 8))
+    boxed = jax.eval_shape(lambda: init_params(tiny_config().model, 0))
+    with pytest.raises(
+        UserError, match=r"config\.mesh=.*'tensor': 8.* cannot split .*/kernel of shape \(2, "
+    ) as caught:
+        sharding.tree_shardings(boxed, mesh)
+    assert "\n" not in str(caught.value)

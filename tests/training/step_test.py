@@ -1,0 +1,146 @@
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_config
+from transdiff_jax import sharding
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.training.state import create_state
+from transdiff_jax.training.step import make_train_step
+
+
+def make_batch(config, seed=0):
+    generator = np.random.default_rng(seed)
+    c, d = config.train.batch_size, config.data
+    shape = (c, config.model.num_images, d.image_size, d.image_size, d.image_channels)
+    return {
+        "image": generator.uniform(-1, 1, shape).astype(np.float32),
+        "label": generator.integers(0, 10, c).astype(np.int32),
+    }
+
+
+@functools.cache
+def start(config, mesh):
+    return jax.device_get(create_state(config, mesh)), make_train_step(config, mesh)
+
+
+def run(config, batches, mesh=(1, 1, 1)):
+    """State and metrics after the batches, on the first devices."""
+    mesh = sharding.make_mesh(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+    (state, step), history = start(config, mesh), []
+    for batch in batches:
+        state, metrics = step(state, sharding.to_global(batch, mesh))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+def assert_trees_close(ours, theirs, **tolerances):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), ours, theirs)
+
+
+def test_accumulated_equals_full_batch(config):
+    accumulated = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulation=4))
+    full, [full_metrics] = run(config, [make_batch(config)])
+    split, [split_metrics] = run(accumulated, [make_batch(config)], mesh=(2, 1, 1))
+    for name in ("loss", "gradient_norm", "semantic_similarity"):
+        np.testing.assert_allclose(split_metrics[name], full_metrics[name], rtol=1e-5, err_msg=name)
+    # Adam divides by the gradient's size: what is almost zero may move by either sign of the learning rate.
+    assert_trees_close(split.opt_state, full.opt_state, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 8, 1), (4, 1, 2)], ids=str)
+def test_sharded_equals_single(config, mesh):
+    single, single_history = run(config, [make_batch(config)])
+    sharded, sharded_history = run(config, [make_batch(config)], mesh)
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(sharded_history[0][name], single_history[0][name], rtol=1e-5, err_msg=name)
+    assert_trees_close(sharded.opt_state, single.opt_state, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_depends_on_state_and_batch_alone(config):
+    batches = [make_batch(config, seed) for seed in range(2)]
+    first, _ = run(config, batches)
+    second, _ = run(config, batches)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_noise_differs_from_step_to_step():
+    config = tiny_config(optimizer={"learning_rate": 1e-12})
+    _, history = run(config, [make_batch(config)] * 2)
+    assert abs(history[0]["loss"] - history[1]["loss"]) > 1e-3
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_non_finite_batch_changes_nothing_but_the_counters(poison):
+    config = tiny_config(train={"ema_rates": (0.9, 0.5)}, optimizer={"learning_rate": 1e-2, "warmup_steps": 2})
+    good, bad = make_batch(config), make_batch(config)
+    bad["image"][3, 0, 2, 2, 0] = poison
+    before, _ = run(config, [good])
+    after, history = run(config, [good, bad])
+    for name in ("params", "opt_state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, name), getattr(after, name))
+    assert (int(after.step), int(after.skipped), int(after.skipped_in_a_row)) == (2, 1, 1)
+    assert [bool(entry["finite"]) for entry in history] == [True, False]
+    recovered, _ = run(config, [good, bad, good])
+    assert (int(recovered.skipped), int(recovered.skipped_in_a_row)) == (1, 0)
+
+
+def test_every_average_follows_the_updated_parameters():
+    config = tiny_config(train={"ema_rates": (0.9, 0.5)}, optimizer={"learning_rate": 1e-2})
+    start, _ = run(config, [])
+    end, _ = run(config, [make_batch(config)])
+    for rate, average in zip((0.9, 0.5), end.ema, strict=True):
+        expected = jax.tree.map(lambda old, new, r=rate: r * old + (1 - r) * new, start.params, end.params)
+        assert_trees_close(average, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_only_decoder_leaves_the_encoder_as_it_is():
+    config = tiny_config(train={"only": "decoder"}, optimizer={"learning_rate": 1e-2})
+    start, _ = run(config, [])
+    end, _ = run(config, [make_batch(config)] * 2)
+    jax.tree.map(np.testing.assert_array_equal, start.params["encoder"], end.params["encoder"])
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), start.params["decoder"], end.params["decoder"])
+    assert moved["output_projection"]["kernel"]
+
+
+def test_the_diversity_weight_enters_the_loss():
+    plain = tiny_config()
+    weighted = tiny_config(loss={"diversity_weight": 0.5})
+    _, [without] = run(plain, [make_batch(plain)])
+    _, [with_term] = run(weighted, [make_batch(weighted)])
+    np.testing.assert_allclose(with_term["loss"], without["loss"] + 0.5 * without["semantic_similarity"], rtol=1e-5)
+
+
+def test_bucket_losses_add_up_to_the_loss(config):
+    _, [metrics] = run(config, [make_batch(config)])
+    pairs = config.train.batch_size * config.model.num_images * config.loss.pairs_per_latent
+    assert metrics["bucket_count"].sum() == pairs
+    np.testing.assert_allclose(metrics["bucket_loss"].sum() / pairs, metrics["flow_loss"], rtol=1e-5)
+
+
+def test_dropout_is_on_in_training():
+    config, without = tiny_config(model={"dropout": 0.5}), tiny_config()
+    # The last layer starts at zero, so that the first step's loss cannot show dropout; the second can.
+    fast = {"learning_rate": 1e-1, "scale_with_batch": False}
+    config, without = (
+        dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, **fast)) for c in (config, without)
+    )
+    batches = [make_batch(config)] * 2
+    _, dropped = run(config, batches)
+    _, kept = run(without, batches)
+    np.testing.assert_allclose(dropped[0]["loss"], kept[0]["loss"], rtol=1e-6)
+    assert abs(dropped[1]["loss"] - kept[1]["loss"]) > 1e-4
+
+
+def test_bfloat16_compute_keeps_float32_state():
+    config = tiny_config(model={"dtype": "bfloat16"})
+    state, [metrics] = run(config, [make_batch(config)])
+    _, [expected] = run(tiny_config(), [make_batch(config)])
+    for leaf in jax.tree.leaves((state.params, state.ema)):
+        assert leaf.dtype == jnp.float32
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=3e-2)
