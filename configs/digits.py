@@ -45,5 +45,5 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.sampling.steps = 25
     config.sampling.guidance = (1.3,)
-    config.sampling.batch_size = 250
+    config.sampling.batch_size = 256
     return config

@@ -4,13 +4,21 @@
 requirements=$1
 python=${PYTHON:-python3}
 
-if [ ! -x .venv/bin/python ]; then
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "error: $("$python" --version) is too old; Python 3.11 or newer is needed (set PYTHON=/path/to/python3.11)" >&2
-    exit 2
-  }
+stop() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  command -v "$python" >/dev/null || stop "there is no $python: install Python 3.11 or newer, or set PYTHON=/path/to/it"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || stop "$("$python" --version) is too old: Python 3.11 or newer is needed (set PYTHON=/path/to/it)"
   echo "making .venv"
-  "$python" -m venv .venv
+  rm -rf .venv
+  "$python" -m venv .venv || {
+    rm -rf .venv
+    stop "$python cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv"
+  }
 fi
 
 # Installed once for each content of the files that decide what is installed.

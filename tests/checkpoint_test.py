@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import sharding
+from transdiff_jax import manifest, sharding
 from transdiff_jax.checkpoint import CheckpointStore, RunRecord, find_damage, latest_record, load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
@@ -124,7 +125,7 @@ def test_a_damaged_step_falls_back_loudly_and_can_be_saved_again(workdir, state,
     assert find_damage(folder / "2") is not None
     store = CheckpointStore(workdir, keep_last=10)
     assert store.newest_intact() == 1
-    assert "checkpoint of step 2 is damaged" in caplog.text
+    assert re.search("checkpoint of step 2 in .* is damaged", caplog.text)
     assert (workdir / "damaged" / "2").is_dir()
     store.save(2, state, record_of(2))
     store.close()
@@ -135,7 +136,7 @@ def test_readers_fall_back_without_touching_the_run(workdir, mesh, caplog):
     flip_byte(workdir / "checkpoints" / "2")
     assert load_weights(workdir, mesh).step == 1
     assert latest_record(workdir) == record_of(1)
-    assert "2 is damaged" in caplog.text
+    assert re.search("checkpoint of step 2 in .* is damaged", caplog.text)
     assert (workdir / "checkpoints" / "2").is_dir()
 
 
@@ -194,3 +195,32 @@ def test_a_full_disk_is_noticed_before_anything_is_written(workdir, state, monke
         store.save(3, state, record_of(3))
     store.close()
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def test_one_process_at_a_time(workdir):
+    store = CheckpointStore(workdir, keep_last=10)
+    with pytest.raises(UserError, match="is in use by another process"):
+        CheckpointStore(workdir, keep_last=10)
+    store.close()
+    CheckpointStore(workdir, keep_last=10).close()
+
+
+def test_the_same_step_twice_is_saved_once_and_an_older_one_is_refused(workdir, state):
+    store = CheckpointStore(workdir, keep_last=10)
+    before = (workdir / "checkpoints" / "2" / "manifest.json").stat().st_mtime_ns
+    store.save(2, state, record_of(2))
+    store.save(5, state, record_of(5))
+    with pytest.raises(UserError, match=r"step 4 could not be written.*step 5 is there and not older"):
+        store.save(4, state, record_of(4))
+    store.close()
+    assert (workdir / "checkpoints" / "2" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_read_is_not_taken_for_damage(workdir, monkeypatch):
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(manifest, "sha256", unreadable)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        find_damage(workdir / "checkpoints" / "2")
+    assert (workdir / "checkpoints" / "2").is_dir()

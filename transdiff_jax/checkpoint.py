@@ -21,12 +21,14 @@ from jax.sharding import Mesh
 
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
+from transdiff_jax.files import lock
 from transdiff_jax.manifest import MANIFEST, find_damage, sha256, write_manifest
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.training.state import TrainState, abstract_state
 
 FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged"
+LOCK = ".lock"
 STATE, RUN = "state", "run"
 NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
 
@@ -60,6 +62,7 @@ class CheckpointStore:
                 raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
         except OSError as error:
             raise UserError(f"--workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
+        self._lock = lock(workdir / LOCK) if jax.process_index() == 0 else None
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
@@ -82,21 +85,14 @@ class CheckpointStore:
         Raises:
             UserError: there are steps, but all are damaged.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged = []
-        for step in steps:
-            damage = find_damage(self.folder / str(step))
-            if damage is None:
-                self._set_aside(damaged)
-                return step
-            logging.warning("checkpoint of step %d is damaged (%s), trying the one before it", step, damage)
-            damaged.append(step)
-        if damaged:
+        step, damaged = _newest_intact(self.folder)
+        if step is None and damaged:
             raise UserError(
                 f"{self.folder} holds no intact checkpoint: all of steps {sorted(damaged)} are damaged; move the "
                 "folder away to start from scratch"
             )
-        return None
+        self._set_aside(damaged)
+        return step
 
     def _set_aside(self, steps: list[int]) -> None:
         for step in steps:
@@ -123,13 +119,16 @@ class CheckpointStore:
         Raises:
             UserError: this or the previous save cannot be written.
         """
-        with self._write_errors():
-            self._manager.wait_until_finished()
+        self.wait()
+        if step in self._manager.all_steps():
+            return  # a run that is stopped right after a save asks for the same step again
         self._saving = step
         self._check_space(state)
         with self._write_errors():
             args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
-            self._manager.save(step, args=ocp.args.Composite(**args))
+            written = self._manager.save(step, args=ocp.args.Composite(**args))
+        if not written:
+            raise self._not_written(f"step {self._manager.latest_step()} is there and not older")
 
     def _check_space(self, state: TrainState) -> None:
         """Raises a UserError where the disk cannot take the step, before anything is written."""
@@ -156,13 +155,15 @@ class CheckpointStore:
             yield
         except Exception as error:
             # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self._not_written(reason) from error
 
     def close(self) -> None:
         """Waits for the save in progress and releases the manager's threads."""
         with self._write_errors():
             self._manager.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,7 @@ def load_weights(
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
     folder = _existing_folder(workdir)
-    step = _newest_intact_readonly(folder)
+    step = _newest_to_read(folder)
     with _reader(folder) as manager:
         config = _read_record(manager, step).config
         abstract = abstract_state(config, mesh)
@@ -213,7 +214,7 @@ def latest_record(workdir: Path) -> RunRecord:
     """Configuration, data state and training time of a run's newest intact checkpoint; raises like `load_weights`."""
     folder = _existing_folder(workdir)
     with _reader(folder) as manager:
-        return _read_record(manager, _newest_intact_readonly(folder))
+        return _read_record(manager, _newest_to_read(folder))
 
 
 def _reader(folder: Path) -> ocp.CheckpointManager:
@@ -242,11 +243,20 @@ def _ema_index(config: Config, rate: float | None, workdir: Path) -> int:
     return 0 if rate is None else rates.index(rate)
 
 
-def _newest_intact_readonly(folder: Path) -> int:
-    steps = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
-    for step in steps:
+def _newest_intact(folder: Path) -> tuple[int | None, list[int]]:
+    """The newest step whose files match its manifest, and the damaged ones that are newer."""
+    damaged = []
+    for step in sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True):
         damage = find_damage(folder / str(step))
         if damage is None:
-            return step
-        logging.warning("checkpoint %s is damaged (%s), trying the one before it", folder / str(step), damage)
-    raise UserError(f"{folder} holds no intact checkpoint (steps found: {steps}); train there first")
+            return step, damaged
+        logging.warning("checkpoint of step %d in %s is damaged (%s), trying the one before it", step, folder, damage)
+        damaged.append(step)
+    return None, damaged
+
+
+def _newest_to_read(folder: Path) -> int:
+    step, damaged = _newest_intact(folder)
+    if step is None:
+        raise UserError(f"{folder} holds no intact checkpoint (damaged ones: {sorted(damaged)}); train there first")
+    return step

@@ -36,7 +36,9 @@ class ModelConfig:
     latent_channels: int = 16
     dropout: float = 0.1  # on attention weights, attention outputs, and twice in each MLP; training only
     label_dropout: float = 0.1  # probability that a training row's class becomes the null class
-    dtype: Literal["float32", "bfloat16"] = "float32"  # compute; parameters are always float32
+    # Compute; parameters are always float32. With "float32", matrix products have the device's default precision, which
+    # is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
+    dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"  # what a block keeps for the backward pass: all, matmuls, nothing
 
     @property
@@ -347,6 +349,11 @@ def _check_training(config: Config) -> None:
     _require(
         train.batch_size % train.accumulation == 0,
         f"config.train.accumulation={train.accumulation} must divide config.train.batch_size={train.batch_size}",
+    )
+    _require(
+        train.only == "all" or config.loss.diversity_weight == 0,
+        f"config.loss.diversity_weight={config.loss.diversity_weight} needs a semantic encoder that is trained: "
+        'config.train.only must be "all"',
     )
     _require(len(train.ema_rates) > 0, "config.train.ema_rates=() must name at least one rate")
     for rate in train.ema_rates:

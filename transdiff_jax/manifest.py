@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_json
 
 MANIFEST = "manifest.json"
@@ -23,7 +24,11 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with a folder, in a few words; None if all files are as they were written."""
+    """What is wrong with a folder, in a few words; None if all files are as they were written.
+
+    Raises:
+        UserError: a file is there, but cannot be read: that says nothing about its content.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, digest in manifest.items():
@@ -33,7 +38,9 @@ def find_damage(folder: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    except (ValueError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     return None if manifest else f"{MANIFEST} lists no files"
 

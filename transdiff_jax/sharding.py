@@ -20,8 +20,7 @@ from transdiff_jax.errors import UserError
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 MESH_AXES = (DATA, FSDP, TENSOR)
 
-# Logical axes of parameters and activations.
-BATCH = "batch"
+# Logical axes of parameters.
 LAYERS = "layers"
 EMBED = "embed"
 HEADS = "heads"
@@ -36,8 +35,7 @@ MODULATION = "modulation"
 CONDITION = "condition"
 NORM = "norm"
 
-RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
-    (BATCH, (DATA, FSDP)),
+RULES: tuple[tuple[str, str | None], ...] = (
     (EMBED, FSDP),
     (HEADS, TENSOR),
     (MLP, TENSOR),
@@ -60,7 +58,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     Raises:
         UserError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = _all_devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
     shown = f"config.mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor})"
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
@@ -72,6 +70,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if math.prod(sizes) != len(devices):
         raise UserError(f"{shown} uses {math.prod(sizes)} of {len(devices)} device(s); set one size to -1")
     return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+
+
+def _all_devices() -> list[jax.Device]:
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # what a backend raises that has no device
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"JAX finds no device (JAX_PLATFORMS={jax.config.jax_platforms}): {reason}") from None
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

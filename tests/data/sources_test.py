@@ -56,8 +56,8 @@ def test_a_damaged_dataset_ends_in_one_line(digits_directory, digits_config, tmp
     directory = shutil.copytree(digits_directory, tmp_path / "copy")
     (file,) = directory.rglob(name)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"the dataset 'digits' in .* is damaged \(.*\): delete its folder"):
-        open_source(digits_config(data={"split": "test", "directory": str(directory)}).data)
+    with pytest.raises(UserError, match=r"the dataset in .* is damaged \(.*\): delete that folder"):
+        open_source(digits_config(data={"split": "test", "directory": str(directory)}).data).labels()
 
 
 def test_a_prepared_tfds_dataset_is_read_by_name(digits_directory, digits_config):

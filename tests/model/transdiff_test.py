@@ -349,7 +349,7 @@ def test_bfloat16_stays_near_float32(reference_gradient):
     assert value != reference_gradient[0]
     np.testing.assert_allclose(value, reference_gradient[0], rtol=0.02)
     for made, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(reference_gradient[1]), strict=True):
-        assert np.linalg.norm(made - expected) < 0.1 * np.linalg.norm(expected) + 1e-3
+        assert np.linalg.norm(made - expected) < 0.15 * np.linalg.norm(expected) + 1e-3
 
 
 def test_bfloat16_is_what_the_networks_compute_in():

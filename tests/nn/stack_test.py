@@ -1,5 +1,6 @@
 import flax.linen as nn
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_rematerialisation_changes_no_number(remat, unroll):
 
 def count(jaxpr, name):
     """How often a primitive occurs in a program and the programs inside it."""
-    inner = [value for equation in jaxpr.eqns for value in jax.core.jaxprs_in_params(equation.params)]
+    inner = [value for equation in jaxpr.eqns for value in jax.extend.core.jaxprs_in_params(equation.params)]
     return sum(equation.primitive.name == name for equation in jaxpr.eqns) + sum(count(sub, name) for sub in inner)
 
 

@@ -124,11 +124,20 @@ def test_a_batch_that_does_not_divide_by_the_mesh(tiny, tmp_path):
     with pytest.raises(UserError, match=r"config\.train\.batch_size"):
         train(tiny(train={"batch_size": 12}), tmp_path)
     with pytest.raises(UserError, match=r"config\.sampling\.batch_size=4 must be divisible by 8"):
-        train(tiny(sampling={"batch_size": 4}), tmp_path)
+        train(tiny(sampling={"batch_size": 4}, train={"sample_every": 1}), tmp_path)
+    with pytest.raises(
+        UserError, match=r"config.train.batch_size / config.train.accumulation=4 must be divisible by 8"
+    ):
+        train(tiny(train={"batch_size": 16, "accumulation": 4}), tmp_path)
 
 
-def test_training_time_adds_up_over_restarts(tiny, tmp_path):
+def test_a_resumed_run_adds_up_its_time_and_says_what_changed(tiny, tmp_path, caplog):
     train(tiny(train={"steps": 2}), tmp_path)
     first = latest_record(tmp_path).train_seconds
-    train(tiny(), tmp_path)
+    train(tiny(optimizer={"clip_norm": 2.0}), tmp_path)
     assert latest_record(tmp_path).train_seconds > first > 0
+    warnings = [record.getMessage() for record in caplog.records if "changed from" in record.getMessage()]
+    assert sorted(warnings) == [
+        "resuming with config.optimizer.clip_norm changed from 3.0 to 2.0",
+        "resuming with config.train.steps changed from 2 to 4",
+    ]

@@ -46,6 +46,7 @@ def test_the_same_parameters_on_any_mesh(config):
 
 def test_averages_start_as_copies_of_given_parameters(config):
     params = jax.tree.map(lambda p: p + 1, nn.unbox(init_params(config.model, 0)))
+    params = jax.device_get(params)
     state = create_state(config, sharding.make_mesh(MeshConfig()), params)
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     jax.tree.map(np.testing.assert_array_equal, state.ema[0], params)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from transdiff_jax.config import Config
@@ -16,7 +17,10 @@ from transdiff_jax.errors import UserError
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_QUIET_LIBRARIES = {"orbax", "grain", "jax", "tensorflow_datasets", "etils", "asyncio"}
+# Libraries whose errors reach us as exceptions, so that their messages would say things twice.
+_SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
+# Libraries that tell about themselves at the level of information.
+_TALKATIVE_LIBRARIES = {"grain", "jax", "etils"}
 
 
 def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool = False) -> None:
@@ -40,10 +44,15 @@ def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool
 def read_config(holder: flags.FlagHolder) -> Config:
     """The validated configuration of a `config_flags` flag."""
     try:
-        values = holder.value.to_dict()
+        values = dict(holder.value)
     except OSError as error:  # ml_collections puts off the error of a file that it could not open to the first use
         raise UserError(f"--config: {error.__cause__ or error}") from None
     return Config.from_dict(values)
+
+
+def folder(name: str) -> Path:
+    """A path that was given as a flag; shells leave the ~ of --flag=~/runs alone."""
+    return Path(name).expanduser()
 
 
 def fail(message: str) -> NoReturn:
@@ -62,17 +71,22 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
     except flags.Error as error:
         fail(str(error))
     except Exception as error:
-        unknown = next(
-            (cause for cause in (error, error.__cause__, error.__context__) if type(cause) is KeyError), None
-        )
-        if unknown:
-            fail(f"--config: no such field: {unknown.args[0]}")
+        for cause in (error, error.__cause__, error.__context__):
+            if isinstance(cause, KeyError) and _is_flagged(str(cause.args[0]), argv):
+                fail(f"--config: no such field: {cause.args[0]}")
         # The config file runs here, so that any kind of error may come out of it; ml_collections puts the whole
         # traceback into some messages, whose last line says what happened.
-        fail(f"--config: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+        lines = str(error).strip().splitlines()
+        fail(f"--config: {type(error).__name__}{': ' if lines else ''}{''.join(lines[-1:])}")
     if rest[1:] and not files:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest
+
+
+def _is_flagged(unknown: str, argv: list[str]) -> bool:
+    """Whether a missing key's message begins with a field of an override (and is not the config file's own error)."""
+    key = unknown.splitlines()[0].strip("'\"")
+    return any(key in argument.partition("=")[0].split(".") for argument in argv)
 
 
 def _guarded(main: Callable[[], None]) -> None:
@@ -81,31 +95,49 @@ def _guarded(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except Exception as error:
-        full = _disk_full(error)
-        if full is None:
+        message = _explain(error)
+        if message is None:
             raise
-        fail(f"no space left to write {full.filename or 'a file'} ({full.strerror}): free some and run again")
+        fail(message)
 
 
-def _disk_full(error: BaseException | None) -> OSError | None:
-    """The first error in the chain of causes that says that a disk or quota is full."""
+def _explain(error: BaseException | None) -> str | None:
+    """What a user can do about an error of the machine; None if the error is none that a user can mend."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return error
+            return f"no space left to write {error.filename or 'a file'} ({error.strerror}): free some and run again"
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            return (
+                "the device's memory is too small: lower the batch size, raise config.train.accumulation, set "
+                f"config.model.remat=full or shard over more devices ({str(error).splitlines()[0]})"
+            )
         error = error.__cause__ or error.__context__
     return None
 
 
 class _OwnMessages(python_logging.Filter):
-    """Lets through all but the messages of the talkative libraries, whose errors reach us as exceptions anyway.
+    """Lets through our messages and what other libraries have to say to a user.
 
-    They log through absl's one logger, so that only the place of the call tells them apart.
+    All log through absl's one logger, so that only the place of the call tells them apart.
     """
 
     def filter(self, record: python_logging.LogRecord) -> bool:
         # clu reports progress as a note to a cluster's work unit; here the console is where it goes.
         record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
-        return _QUIET_LIBRARIES.isdisjoint(Path(record.pathname).parts)
+        library = _library(Path(record.pathname))
+        if library in _SILENT_LIBRARIES:
+            return False
+        return library not in _TALKATIVE_LIBRARIES or record.levelno >= python_logging.WARNING
+
+
+def _library(path: Path) -> str:
+    """The installed package that a source file is of; for other files the name of their folder."""
+    for index, part in enumerate(path.parts):
+        if part in ("site-packages", "dist-packages"):
+            return path.parts[index + 1]
+    return path.parent.name
 
 
 def _set_up_logging() -> None:

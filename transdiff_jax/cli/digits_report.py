@@ -1,12 +1,12 @@
 """Scores and pictures of the digits demo: python -m transdiff_jax.cli.digits_report --folder=runs/digits."""
 
 import json
-from pathlib import Path
 
 from absl import flags
 
+from transdiff_jax.checkpoint import FOLDER as CHECKPOINTS
 from transdiff_jax.cli import app
-from transdiff_jax.evaluation.digits_report import write_report
+from transdiff_jax.evaluation.digits_report import FILES, TITLES, write_report
 
 FLAGS = flags.FlagValues()
 FOLDER = flags.DEFINE_string(
@@ -17,9 +17,9 @@ flags.mark_flag_as_required("folder", FLAGS)
 
 def main() -> None:
     """Writes the report and prints it."""
-    folder = Path(FOLDER.value)
+    folder = app.folder(FOLDER.value)
     print(json.dumps(write_report(folder), indent=2))
-    for name in ("samples.png", "mrar_sequence.png", "loss.png", "report.json"):
+    for name in (*FILES, *(f"{run}/{CHECKPOINTS}" for run in TITLES)):
         print(folder / name)
 
 

@@ -1,7 +1,5 @@
 """Trains a model, or resumes: python -m transdiff_jax.cli.train --config=configs/digits.py --workdir=DIR."""
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,7 +22,7 @@ flags.mark_flags_as_required(["config", "workdir"], FLAGS)
 
 def main() -> None:
     """Trains the configuration in the workdir."""
-    train(app.read_config(CONFIG), Path(WORKDIR.value))
+    train(app.read_config(CONFIG), app.folder(WORKDIR.value))
 
 
 if __name__ == "__main__":

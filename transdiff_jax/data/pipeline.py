@@ -48,10 +48,10 @@ def training_rows(config: Config) -> grain.MapDataset:
     """
     source = open_source(config.data)
     _check_source(source, config)
-    groups = ReferenceGroups(source.labels(), config.model.num_images)
+    groups = ReferenceGroups(source.labels(), config.model.num_images) if config.model.num_images > 1 else None
 
     def load(index: int, generator: np.random.Generator) -> Row:
-        members = groups.group(index, generator)
+        members = np.array([index]) if groups is None else groups.group(index, generator)
         records = [source[int(member)] for member in members]
         images = np.stack([transform(record["image"], config.data, generator) for record in records])
         return Row(image=images, label=np.int32(records[-1]["label"]), index=members.astype(np.int64))

@@ -1,7 +1,8 @@
 """Random access to labelled images, one interface for every origin."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -29,7 +30,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record: ...
 
     def labels(self) -> np.ndarray:
-        """Class of every record, int32 [len], without reading images."""
+        """Class of every record, int32 [len]."""
 
 
 class TfdsSource:
@@ -40,20 +41,32 @@ class TfdsSource:
             known = ", ".join(sorted(builder.info.splits))
             raise UserError(f"config.data.split={split!r} is not a split of {builder.info.name}; it has {known}")
         self.num_classes = builder.info.features["label"].num_classes
+        self._place = builder.data_path
         self._records = builder.as_data_source(split=split)
-        labels_only = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-        self._labels = np.array([record["label"] for record in labels_only], np.int32)
+        self._without_images = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._records[index]
+        record = self._read(self._records, index)
         return Record(image=record["image"], label=int(record["label"]))
 
     def labels(self) -> np.ndarray:
-        """See `Source`."""
-        return self._labels
+        """See `Source`; images are read from disk, but not decoded."""
+        return np.array([self._read(self._without_images, i)["label"] for i in range(len(self))], np.int32)
+
+    def _read(self, records: Sequence[Any], index: int) -> dict[str, Any]:
+        try:
+            return records[index]
+        except RuntimeError as error:  # of ArrayRecord: a wrong checksum, or a file that ends early
+            raise damaged(self._place, error) from None
+
+
+def damaged(place: str | Path, error: Exception) -> UserError:
+    """The error of a dataset whose files cannot be read as they should."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return UserError(f"the dataset in {place} is damaged ({reason}): delete that folder and prepare it again")
 
 
 def open_source(config: DataConfig) -> Source:
@@ -71,11 +84,8 @@ def open_source(config: DataConfig) -> Source:
         return TfdsSource(builder, config.split)
     except OSError as error:
         raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
-    except (ParseError, RuntimeError) as error:  # RuntimeError: ArrayRecord's, of a wrong checksum or an early end
-        raise UserError(
-            f"the dataset {config.source!r} in {directory} is damaged ({str(error).splitlines()[0]}): delete its "
-            "folder and prepare it again"
-        ) from None
+    except (ParseError, AssertionError, RuntimeError) as error:  # what TFDS raises for files that make no sense to it
+        raise damaged(directory, error) from None
 
 
 def _prepared_builder(name: str, directory: Path) -> tfds.core.DatasetBuilder:

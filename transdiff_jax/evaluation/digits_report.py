@@ -17,6 +17,7 @@ from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
 
 ONE_STEP, MRAR = "one_step", "mrar"
 TITLES = {ONE_STEP: "1-step", MRAR: "MRAR"}
+FILES = ("samples.png", "mrar_sequence.png", "loss.png", "report.json")
 GRID_COLUMNS = 10
 SCALE = 6
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from absl import logging
 
 from transdiff_jax.config import ModelConfig
@@ -23,7 +23,7 @@ Adaptation = Callable[[Array, tuple[int, ...]], Array]  # (source, target shape)
 
 def repeat_mask_vector(source: Array, shape: tuple[int, ...]) -> Array:
     """One mask vector [1, width] for all positions -> one for each [tokens, width] (1-step to MRAR)."""
-    return np.repeat(source, shape[0], axis=0)
+    return jnp.repeat(source, shape[0], axis=0)
 
 
 def resize_positions(source: Array, shape: tuple[int, ...]) -> Array:

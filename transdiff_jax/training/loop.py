@@ -5,6 +5,7 @@ so a resumed run computes what the undisturbed run would have computed.
 """
 
 import collections
+import contextlib
 import dataclasses
 import signal
 import time
@@ -16,11 +17,12 @@ import jax
 import numpy as np
 from absl import logging
 from clu import parameter_overview
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import NO_DATA, CheckpointStore, RunRecord, load_weights
-from transdiff_jax.config import Config
+from transdiff_jax.config import Config, ModelConfig
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.errors import UserError
 from transdiff_jax.images import grid
@@ -28,7 +30,7 @@ from transdiff_jax.sampling import Sampler, make_sampler
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.metric_writers import make_writer, periodic_actions
-from transdiff_jax.training.state import TrainState, abstract_state, create_state
+from transdiff_jax.training.state import TrainState, abstract_state, create_state, init_sharded_params
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
 
 # How many steps the check of a step's finiteness lags behind its dispatch, so that the device never waits for it.
@@ -37,15 +39,18 @@ GRID_COLUMNS = 8
 
 
 class StopRequest:
-    """Set by SIGTERM (preemption) or a first Ctrl-C; a second Ctrl-C interrupts at once."""
+    """Set by SIGTERM (preemption), however often it comes, or by a first Ctrl-C; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in self._previous:
+            signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
-        signal.signal(number, self._previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[number])
 
     def restore(self) -> None:
         """Puts the former signal handlers back."""
@@ -95,18 +100,24 @@ def train(config: Config, workdir: Path) -> None:
             steps in a row were not finite.
     """
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.train.batch_size // config.train.accumulation, mesh, "config.train.batch_size")
-    sharding.check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
-    store = CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
-    data = TrainingData(config)
-    stop = StopRequest()
-    try:
+    _check_batches(config, mesh)
+    with contextlib.ExitStack() as stack:
+        stop = StopRequest()
+        stack.callback(stop.restore)
+        store = CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
+        stack.callback(store.close)
+        data = TrainingData(config)
+        stack.callback(data.close)
         state, seconds = _start(config, mesh, store, data)
         _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
-    finally:
-        stop.restore()
-        data.close()
-        store.close()
+
+
+def _check_batches(config: Config, mesh: Mesh) -> None:
+    c = config.train
+    name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
+    sharding.check_batch(c.batch_size // c.accumulation, mesh, name)
+    if c.sample_every:
+        sharding.check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
 
 
 def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:
@@ -123,30 +134,32 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
         data.set_state(record.data)
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
         return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
-    state = create_state(config, mesh)
+    params = init_sharded_params(config, mesh)
     if config.train.init_from:
-        weights = load_weights(Path(config.train.init_from), mesh, kind=config.train.init_weights)
+        weights = load_weights(Path(config.train.init_from).expanduser(), mesh, kind=config.train.init_weights)
         logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
-        params = adapt_params(weights.params, state.params, weights.config.model, config.train.init_from)
-        state = create_state(config, mesh, params)
-    return state, 0.0
+        params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
+    return create_state(config, mesh, params), 0.0
+
+
+# What a checkpoint's content depends on; other fields of these sections, and all other sections, may change.
+_FIXED = {
+    "model": {field.name for field in dataclasses.fields(ModelConfig)} - {"dtype", "remat", "dropout", "label_dropout"},
+    "train": {"ema_rates", "only"},
+}
 
 
 def _check_same_run(saved: Config, asked: Config, folder: Path) -> None:
-    """A resumed run may change how it is run, but not what its checkpoint holds."""
-    for section, fields in (
-        ("model", None),
-        ("train", ("ema_rates", "only")),
-    ):
-        old, new = dataclasses.asdict(getattr(saved, section)), dataclasses.asdict(getattr(asked, section))
-        for name in fields or old:
-            if section == "model" and name in ("dtype", "remat", "dropout", "label_dropout"):
-                continue  # not part of the architecture
-            if old[name] != new[name]:
-                raise UserError(
-                    f"{folder} was trained with config.{section}.{name}={old[name]}, not {new[name]}; choose another "
-                    "--workdir, or that value"
-                )
+    """Refuses to resume another state; says aloud what else has changed, since the run goes on differently."""
+    old, new = (flatten_dict(config.to_dict(), sep=".") for config in (saved, asked))
+    for path in (name for name in new if old[name] != new[name]):
+        section, _, name = path.partition(".")
+        if name in _FIXED.get(section, ()):
+            raise UserError(
+                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another --workdir, or "
+                "that value"
+            )
+        logging.warning("resuming with config.%s changed from %s to %s", path, old[path], new[path])
 
 
 class _Run:
@@ -179,7 +192,9 @@ class _Run:
         train_step = make_train_step(self.config, self.mesh)
         progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
         try:
-            for step in range(first + 1, last + 1):
+            step = first
+            while step < last and not self.stop.signal_name:
+                step += 1
                 batch = next(self.data)
                 indices = batch.pop("index")
                 state, metrics = train_step(state, sharding.to_global(batch, self.mesh))
@@ -187,17 +202,16 @@ class _Run:
                 self.metrics.append(metrics)
                 progress(step)
                 self._after_step(step, state)
-                if self.stop.signal_name:
-                    break
-            self.watch.finish()
-            self._save(int(state.step), state)
-            self.store.wait()
+            if step > first:
+                self._save(step, state)
+                self.store.wait()
         finally:
             self.writer.close()
-        if self.stop.signal_name:
-            logging.info("stopped by %s: saved step %d; the same command resumes", self.stop.signal_name, step)
-        else:
+        if step == last:
             logging.info("trained to step %d in %.0f s", last, self._seconds())
+        else:
+            saved = f"saved step {step}" if step > first else "nothing new to save"
+            logging.info("stopped by %s: %s; the same command resumes", self.stop.signal_name, saved)
 
     def _after_step(self, step: int, state: TrainState) -> None:
         c = self.config.train

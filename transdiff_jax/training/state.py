@@ -49,12 +49,18 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     )
 
 
+def init_sharded_params(config: Config, mesh: Mesh) -> Params:
+    """Fresh parameters (unboxed), made where they belong."""
+    shardings = _shardings(config, mesh).params
+    return jax.jit(lambda: nn.unbox(init_params(config.model, config.seed)), out_shardings=shardings)()
+
+
 def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:
-    """A sharded state with fresh parameters, or with the given ones (unboxed)."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    if params is None:
-        create = jax.jit(
-            lambda: nn.unbox(new_state(init_params(config.model, config.seed), config)), out_shardings=shardings
-        )
-        return create()
-    return jax.jit(lambda params: new_state(params, config), out_shardings=shardings)(params)
+    """A sharded state with the given parameters (unboxed; their memory is taken over), or with fresh ones."""
+    params = init_sharded_params(config, mesh) if params is None else params
+    create = jax.jit(lambda p: new_state(p, config), out_shardings=_shardings(config, mesh), donate_argnums=0)
+    return create(params)
+
+
+def _shardings(config: Config, mesh: Mesh) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))

@@ -38,13 +38,16 @@ def loss_and_metrics(
     losses = flow_matching_losses(
         model, params, latents, labels, draws, dropout_key=dropout_key, freeze_encoder=config.train.only == "decoder"
     )
-    loss = jnp.mean(losses.flow) + config.loss.diversity_weight * losses.similarity
+    similarity, weight = losses.similarity, config.loss.diversity_weight
+    if weight == 0:
+        similarity = jax.lax.stop_gradient(similarity)  # a metric alone: nothing goes back through it
+    loss = jnp.mean(losses.flow) + (weight * similarity if weight else 0)
     bucket = draws.timesteps * TIMESTEP_BUCKETS // NUM_TIMESTEPS
     member = jax.nn.one_hot(bucket, TIMESTEP_BUCKETS)
     metrics = {
         "loss": loss,
         "flow_loss": jnp.mean(losses.flow),
-        "semantic_similarity": losses.similarity,
+        "semantic_similarity": similarity,
         "bucket_loss": jnp.einsum("bipk,bip->k", member, losses.flow),
         "bucket_count": jnp.sum(member, axis=(0, 1, 2)),
     }
