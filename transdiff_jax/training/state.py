@@ -57,8 +57,12 @@ def init_sharded_params(config: Config, mesh: Mesh) -> Params:
 
 def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:
     """A sharded state with the given parameters (unboxed; their memory is taken over), or with fresh ones."""
-    params = init_sharded_params(config, mesh) if params is None else params
-    create = jax.jit(lambda p: new_state(p, config), out_shardings=_shardings(config, mesh), donate_argnums=0)
+    shardings = _shardings(config, mesh)
+    # Adapted parameters may lie elsewhere; a donated argument must lie where its result does.
+    params = init_sharded_params(config, mesh) if params is None else jax.device_put(params, shardings.params)
+    create = jax.jit(
+        lambda p: new_state(p, config), in_shardings=(shardings.params,), out_shardings=shardings, donate_argnums=0
+    )
     return create(params)
 
 
