@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -150,7 +151,8 @@ def sample_set(out):
 def kill_and_finish(workdir, folder, count, kills, seed):
     """Samples once undisturbed and once killed at random moments; checks that the sets are the same, byte by byte.
 
-    Half of the moments are drawn from the run time of the undisturbed job, half are numbers of images.
+    A job is killed when it has made so many images that some are left for the kills to come; every second one, and
+    the last, when a moment within the run time of the undisturbed job comes first.
     """
     straight, disturbed, log = folder / "straight", folder / "disturbed", folder / "log"
     draw, began = random.Random(seed), time.monotonic()
@@ -159,8 +161,9 @@ def kill_and_finish(workdir, folder, count, kills, seed):
     for kill in range(kills):
         process, began = start(sample_command(workdir, disturbed, count), log), time.monotonic()
         present = lambda: len(list(disturbed.glob("images/0*.png")))  # noqa: E731
-        moment = began + draw.uniform(0, duration) if kill % 2 else float("inf")
-        until = present() + draw.randint(1, max(1, (count - present()) // 2))
+        last = kill == kills - 1
+        moment = began + draw.uniform(0, duration) if kill % 2 or last else float("inf")
+        until = count + 1 if last else present() + draw.randint(1, max(1, 2 * (count - present()) // (kills - kill)))
         while process.poll() is None and time.monotonic() < moment and present() < until:
             time.sleep(0.001)
         process.kill()
@@ -179,6 +182,18 @@ def kill_and_finish(workdir, folder, count, kills, seed):
 def test_a_sampling_job_killed_at_random_moments_ends_with_the_same_bytes(trained, tmp_path):
     images = kill_and_finish(trained, tmp_path, count=100, kills=4, seed=0)
     assert 0 < max(images) < 100
+
+
+def test_a_full_disk_stops_sampling_in_one_line(trained, tmp_path):
+    arguments = sample_command(trained, tmp_path / "out", 150)
+    # Writes beyond 8 KiB fail: of the journal, which has a line for each image.
+    result = run(["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *arguments])
+    assert re.search(r"images/000\d+\.png could not be written \(File too large\): free space", error_line(result))
+    written = len(list((tmp_path / "out" / "images").glob("0*.png")))
+    assert 50 < written < 150
+    assert run(arguments).returncode == 0
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert 150 - written <= record["images_made"] < 100, "what was written is kept"
 
 
 BAD_TRAIN = {
