@@ -1,19 +1,18 @@
 """The tokenizer without a network: a square of pixels is one latent position."""
 
-import dataclasses
-
 import jax
+from flax import struct
 
 from transdiff_jax.nn.patches import patchify, unpatchify
 
 Array = jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class PixelTokenizer:
     """Space to depth and back; exact, for images small enough to model directly."""
 
-    patch: int
+    patch: int = struct.field(pytree_node=False)
 
     def encode(self, images: Array, key: Array) -> Array:
         """Images [..., height, width, channels] -> [..., height / patch, width / patch, channels * patch**2]."""

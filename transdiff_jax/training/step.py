@@ -12,7 +12,7 @@ from transdiff_jax import rng, sharding
 from transdiff_jax.config import Config
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS
 from transdiff_jax.model.transdiff import LossDraws, Params, TransDiff, draw_loss, flow_matching_losses
-from transdiff_jax.tokenizer import make_tokenizer
+from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 from transdiff_jax.training.ema import update_ema
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
@@ -116,9 +116,11 @@ def apply_gradients(
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
-    model, tokenizer = TransDiff(config.model), make_tokenizer(config)
+    model = TransDiff(config.model)
+    everywhere = sharding.replicated(mesh)
+    tokenizer = jax.device_put(make_tokenizer(config), everywhere)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
         latents = tokenizer.encode(batch["image"], rng.key(config.seed, rng.POSTERIOR, state.step))
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
@@ -128,9 +130,10 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         return state, metrics | more
 
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    return jax.jit(
+    jitted = jax.jit(
         train_step,
-        in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
-        out_shardings=(state_sharding, sharding.replicated(mesh)),
+        in_shardings=(state_sharding, sharding.batch_sharding(mesh), everywhere),
+        out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )
+    return lambda state, batch: jitted(state, batch, tokenizer)

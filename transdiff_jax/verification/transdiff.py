@@ -16,7 +16,15 @@ from transdiff_jax.convert.table import NameTable, from_reference, to_reference
 from transdiff_jax.convert.transdiff import infer_model, name_table
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import LossDraws, Params, TransDiff, flow_matching_losses
-from transdiff_jax.verification.check import MANY_PASSES, ONE_PASS, ONE_TENSOR, Check, relative_error
+from transdiff_jax.verification.check import (
+    MANY_PASSES,
+    NORM,
+    ONE_PASS,
+    ONE_TENSOR,
+    Check,
+    relative_error,
+    relative_error_of_all,
+)
 from transdiff_jax.verification.golden import GoldenFile
 
 Array = jax.Array
@@ -148,35 +156,31 @@ def compare_gradients(name: str, ours: Tensors, reference: Tensors) -> list[Chec
     The one vector is what float32 can promise; the worst tensor shows a mistake in a small one, which the vector
     would drown.
     """
-    errors = [relative_error(meaningful(key, ours[key]), meaningful(key, reference[key])) for key in reference]
+    ours, reference = meaningful(ours, reference), meaningful(reference, reference)
+    errors = [relative_error(ours[key], reference[key]) for key in reference]
     return [
-        Check(name, relative_error(concatenate(ours, reference), concatenate(reference, reference)), MANY_PASSES),
+        Check(name, relative_error_of_all(ours, reference), MANY_PASSES),
         Check(f"{name}/worst_tensor", max(errors), ONE_TENSOR),
     ]
 
 
 def compare_norms(name: str, ours: Tensors, norms: Tensors) -> list[Check]:
     """The norms of all tensors as one vector, and the worst one alone."""
-    found = {key: np.linalg.norm(meaningful(key, ours[key])) for key in norms if meaningful(key, ours[key]).size}
+    found = {key: np.linalg.norm(value.astype(np.float64)) for key, value in meaningful(ours, norms).items()}
     errors = [relative_error(norm, norms[key]) for key, norm in found.items()]
     together = relative_error(np.array([*found.values()]), np.array([norms[key] for key in found]))
-    return [Check(name, together, MANY_PASSES), Check(f"{name}/worst_tensor", max(errors), ONE_TENSOR)]
+    return [Check(name, together, NORM), Check(f"{name}/worst_tensor", max(errors), NORM)]
 
 
-def concatenate(tensors: Tensors, names: Iterable[str]) -> np.ndarray:
-    """The meaningful part of the named tensors as one vector."""
-    return np.concatenate([np.ravel(meaningful(name, tensors[name])) for name in names])
-
-
-def meaningful(name: str, tensor: np.ndarray) -> np.ndarray:
-    """The tensor without biases of attention keys.
+def meaningful(tensors: Tensors, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The named tensors without biases of attention keys.
 
     They add the same to all of a query's logits, which softmax does not see: their true gradient is zero, and what a
     float32 gradient holds there is rounding noise.
     """
-    if name.endswith("attn2.wk.bias"):
-        return tensor[..., :0]
-    if name.endswith("qkv.bias"):
-        query, _, value = np.split(tensor, 3)
-        return np.concatenate([query, value])
-    return tensor
+    kept = {name: tensors[name] for name in names if not name.endswith("attn2.wk.bias")}
+    for name in kept:
+        if name.endswith("qkv.bias"):
+            query, _, value = np.split(kept[name], 3)
+            kept[name] = np.concatenate([query, value])
+    return kept
