@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from transdiff_jax.files import atomic_path, write_json
+from transdiff_jax.errors import UserError
+from transdiff_jax.files import atomic_path, remove_temporaries, write_errors, write_json
 
 
 def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
@@ -42,3 +43,23 @@ def test_write_json(tmp_path):
         write_json(path, {"b": object()})
     assert json.loads(path.read_text()) == {"b": [1, 2.5, None]}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_leaves_is_removed_and_nothing_else(tmp_path):
+    with atomic_path(tmp_path / "a.png") as temporary:
+        temporary.write_text("half")
+        (tmp_path / temporary.name.replace("a.png", "b.png")).write_text("half")
+        temporary.write_text("whole")
+    (tmp_path / ".hidden").write_text("")
+    remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", ".hidden"}
+
+
+def test_write_errors_are_one_line(tmp_path):
+    path = tmp_path / "no folder" / "a.json"
+    message = r"a\.json could not be written \(No such file or directory\): "
+    with pytest.raises(UserError, match=message) as caught, write_errors(path):
+        write_json(path, {})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(KeyError), write_errors(path):
+        raise KeyError

@@ -1,21 +1,29 @@
 import dataclasses
+import errno
+import hashlib
+import itertools
 import json
+import os
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import generation, sharding
+from transdiff_jax import generation, image_writer, sample_set, sharding
 from transdiff_jax.checkpoint import Weights
-from transdiff_jax.config import MeshConfig
+from transdiff_jax.config import Config, MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation import SampleRequest, generate, image_path, reference_path
-from transdiff_jax.images import load_png
+from transdiff_jax.files import write_bytes
+from transdiff_jax.generation import SampleRequest, generate
+from transdiff_jax.images import encode_png, load_png
+from transdiff_jax.sample_set import RECORD, image_path, reference_path
 from transdiff_jax.training.state import create_state
 
 CONFIG = tiny_config(mrar=True, sampling={"batch_size": 4, "steps": 2})
 LABELS = (0, 0, 1, 1, 2, 2)
+REQUEST = SampleRequest(LABELS, seed=3, all_images=True, npz=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +47,72 @@ def read_all(out, count):
 @pytest.fixture(scope="module")
 def finished(weights, mesh, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
-    generate(weights, SampleRequest(LABELS, seed=3, all_images=True), out, mesh)
+    generate(weights, REQUEST, out, mesh)
     return out
 
 
-def test_layout_and_record(finished):
-    record = json.loads((finished / "samples.json").read_text())
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished set to change."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def contents(out):
+    """All files but the record, which holds times."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != RECORD]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def with_sampling(weights, **fields):
+    sampling = dataclasses.replace(CONFIG.sampling, **fields)
+    return dataclasses.replace(weights, config=dataclasses.replace(CONFIG, sampling=sampling))
+
+
+def test_layout(finished):
+    assert set(contents(finished)) == {
+        *(f"images/00000{i}.png" for i in range(6)),
+        *(f"references/00000{i}_{k}.png" for i in range(6) for k in (1, 2, 3)),
+        *("grid.png", "samples.npz", "SHA256SUMS"),
+    }
+    grid = load_png(finished / "grid.png", 1)
+    assert len(grid) == 3 * (32 + 2) + 2
+    names = grid.shape[1] - (2 * (32 + 2) + 2)
+    assert 10 < names < 30
+    assert np.all([grid[top : top + 34, :names].min() < 100 for top in (0, 34, 68)]), "each row has a name"
+
+
+def test_record(finished):
+    record = json.loads((finished / RECORD).read_text())
     assert record["settings"]["labels"] == list(LABELS)
+    assert record["settings"]["checkpoint_sha256"] == "digest"
+    assert record["settings"]["seed"] == 3
+    assert record["settings"]["sampling"]["steps"] == 2
+    assert Config.from_dict(record["config"]) == CONFIG
     assert record["images_made"] == 6
     assert record["images_per_second"] > 0
-    assert len(list((finished / "images").iterdir())) == 6
-    assert sorted(path.name for path in (finished / "references").iterdir())[:4] == [
-        *(f"000000_{k}.png" for k in (1, 2, 3)),
-        "000001_1.png",
-    ]
-    assert load_png(finished / "grid.png", 1).shape == (3 * (32 + 2) + 2, 2 * (32 + 2) + 2, 1)
-    assert not list(finished.rglob("*.tmp"))
+    (run,) = record["runs"]
+    assert run["versions"]["jax"] == jax.__version__
+    assert set(run["versions"]) == {"transdiff_jax", "jax", "jaxlib", "flax", "numpy"}
+    assert (run["device_kind"], run["devices"], run["processes"], run["batch_size"]) == ("cpu", 1, 1, 4)
+
+
+def test_digests_are_those_that_sha256sum_prints(finished):
+    lines = (finished / "SHA256SUMS").read_text().splitlines(keepends=True)
+    assert len(lines) == 6 * 4 + 1
+    for line in lines:
+        digest, name = line.split()
+        assert hashlib.sha256((finished / name).read_bytes()).hexdigest() == digest
+    samples = "".join(lines[: 6 * 4])
+    assert "npz" not in samples
+    (shard,) = json.loads((finished / RECORD).read_text())["shards"]
+    assert shard == {"first": 0, "samples": 6, "sha256": hashlib.sha256(samples.encode()).hexdigest()}
+
+
+def test_npz_holds_the_images(finished):
+    with np.load(finished / "samples.npz") as arrays:
+        assert list(arrays) == ["arr_0"]
+        assert arrays["arr_0"].dtype == np.uint8
+        np.testing.assert_array_equal(arrays["arr_0"], read_all(finished, 6))
 
 
 def test_samples_differ(finished):
@@ -63,41 +121,171 @@ def test_samples_differ(finished):
     assert np.any(load_png(reference_path(finished, 0, 1), 1) != images[0])
 
 
-def test_a_finished_set_is_left_alone(finished, weights, mesh):
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.png")}
-    generate(weights, SampleRequest(LABELS, seed=3, all_images=True), finished, mesh)
-    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.png")} == before
+def test_a_finished_set_is_left_alone(copy, weights, mesh):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    generate(weights, REQUEST, copy, mesh)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+    # Nor does a call that asks for less take anything away.
+    generate(weights, dataclasses.replace(REQUEST, all_images=False, npz=False), copy, mesh)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
-def test_a_stopped_job_ends_with_the_same_images(finished, weights, mesh, tmp_path, monkeypatch):
-    request = SampleRequest(LABELS, seed=3)
-    written = []
+def test_npz_and_earlier_images_can_be_asked_for_later(finished, weights, mesh, tmp_path):
+    bare = dataclasses.replace(REQUEST, all_images=False, npz=False)
+    generate(weights, bare, tmp_path, mesh)
+    assert set(contents(tmp_path)) == {*(f"images/00000{i}.png" for i in range(6)), "grid.png", "SHA256SUMS"}
+    assert generate(weights, dataclasses.replace(bare, npz=True), tmp_path, mesh)["images_made"] == 6
+    assert len(generate(weights, REQUEST, tmp_path, mesh)["runs"]) == 2, "the call for the npz alone sampled nothing"
+    assert contents(tmp_path) == contents(finished)
 
-    def killed_after_three(path, image):
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(path)
-        save_png(path, image)
 
-    save_png = generation.save_png
-    monkeypatch.setattr(generation, "save_png", killed_after_three)
-    with pytest.raises(KeyboardInterrupt):
-        generate(weights, request, tmp_path, mesh)
-    monkeypatch.setattr(generation, "save_png", save_png)
-    record = generate(weights, request, tmp_path, mesh)
-    assert record["images_made"] == 3
-    # Other samples share the batch now: equal to within rounding.
-    difference = read_all(tmp_path, 6).astype(int) - read_all(finished, 6).astype(int)
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("written", [0, 9, 23])
+def test_a_stopped_job_ends_with_the_same_bytes(finished, weights, mesh, tmp_path, monkeypatch, written):
+    count = itertools.count()
+
+    def stop(path, data):
+        if path.suffix == ".png" and next(count) >= written:
+            (path.parent / f".{path.name}.1-a.tmp").write_bytes(data[:9])  # as a kill would leave it
+            raise Interrupted
+        write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_writer, "write_bytes", stop)
+        with pytest.raises(Interrupted):
+            generate(weights, REQUEST, tmp_path, mesh)
+    assert written or not list((tmp_path / "images").glob("*.png"))
+    generate(weights, REQUEST, tmp_path, mesh)
+    assert contents(tmp_path) == contents(finished)
+
+
+DAMAGES = {
+    "changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:20]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "another image": lambda path: path.write_bytes(encode_png(np.zeros((8, 8, 1), np.uint8))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_made_again(finished, copy, weights, mesh, damage):
+    DAMAGES[damage](copy / "samples.npz")
+    assert generate(weights, REQUEST, copy, mesh)["images_made"] == 6, "the images are left alone"
+    assert contents(copy) == contents(finished)
+    for name in ("images/000004.png", "references/000001_2.png", "samples.npz"):
+        DAMAGES[damage](copy / name)
+    record = generate(weights, REQUEST, copy, mesh)
+    assert record["images_made"] == 2
+    assert contents(copy) == contents(finished)
+    assert record["shards"] == json.loads((finished / RECORD).read_text())["shards"]
+
+
+def test_damage_in_an_unfinished_set_is_found(finished, copy, weights, mesh):
+    # As after a kill: no list of digests yet, but a journal, whose last line is cut short.
+    (copy / "progress").mkdir()
+    (copy / "progress" / "a").write_text((copy / "SHA256SUMS").read_text()[:-30])
+    (copy / "SHA256SUMS").unlink()
+    record = json.loads((copy / RECORD).read_text())
+    del record["shards"]
+    (copy / RECORD).write_text(json.dumps(record))
+    DAMAGES["changed"](copy / "images" / "000002.png")
+    DAMAGES["another image"](copy / "images" / "000003.png")
+    assert generate(weights, REQUEST, copy, mesh)["images_made"] == 2
+    assert contents(copy) == contents(finished)
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 2), (2, 4), (8, 16)])
+def test_other_batch_sizes_and_devices_go_on(finished, copy, weights, devices, batch_size):
+    (copy / "images" / "000004.png").unlink()
+    (copy / "references" / "000001_3.png").unlink()
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+    weights = dataclasses.replace(with_sampling(weights, batch_size=batch_size), params=jax.device_get(weights.params))
+    record = generate(weights, REQUEST, copy, mesh)
+    assert record["images_made"] == 2
+    assert record["runs"][-1]["devices"] == devices
+    assert set(contents(copy)) == set(contents(finished))
+    difference = read_all(copy, 6).astype(int) - read_all(finished, 6).astype(int)
     assert np.abs(difference).max() <= 1
+    with np.load(copy / "samples.npz") as arrays:
+        np.testing.assert_array_equal(arrays["arr_0"], read_all(copy, 6))
 
 
-def test_another_batch_size_goes_on(finished, weights, mesh):
-    sampling = dataclasses.replace(CONFIG.sampling, batch_size=2)
-    other = dataclasses.replace(weights, config=dataclasses.replace(CONFIG, sampling=sampling))
-    before = read_all(finished, 6)
-    image_path(finished, 4).unlink()
-    generate(other, SampleRequest(LABELS, seed=3, all_images=True), finished, mesh)
-    assert np.abs(read_all(finished, 6).astype(int) - before.astype(int)).max() <= 1
+def test_shards_do_not_depend_on_batches(weights, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_set, "SHARD_SIZE", 4)
+    record = generate(with_sampling(weights, batch_size=3), SampleRequest(LABELS, seed=3), tmp_path, mesh)
+    assert [(shard["first"], shard["samples"]) for shard in record["shards"]] == [(0, 4), (4, 2)]
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    assert [line.split()[1] for line in lines] == [f"images/00000{i}.png" for i in range(6)]
+    assert [shard["sha256"] for shard in record["shards"]] == [
+        hashlib.sha256("".join(part).encode()).hexdigest() for part in (lines[:4], lines[4:])
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EACCES])
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(finished, weights, mesh, tmp_path, monkeypatch, code):
+    request, count = SampleRequest(LABELS, seed=3), itertools.count()
+
+    def fail(path, data):
+        if path.suffix == ".png" and next(count) > 2:
+            raise OSError(code, os.strerror(code))
+        write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_writer, "write_bytes", fail)
+        with pytest.raises(UserError, match=rf"00000\d.*png could not be written \({os.strerror(code)}\): free"):
+            generate(weights, request, tmp_path, mesh)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0*.png")}
+    assert len(kept) == 3
+    assert generate(weights, request, tmp_path, mesh)["images_made"] == 3
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    np.testing.assert_array_equal(read_all(tmp_path, 6), read_all(finished, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("samples.npz", r"samples.npz could not be written \(Is a directory\)"),
+        ("grid.png", r"grid.png could not be written \(Is a directory\)"),
+        ("SHA256SUMS", r"--out=.* cannot be used: .*Is a directory: .*SHA256SUMS"),
+    ],
+)
+def test_what_cannot_be_written_at_the_end_is_named(finished, weights, mesh, tmp_path, name, message):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=message):
+        generate(weights, REQUEST, tmp_path, mesh)
+    (tmp_path / name).rmdir()
+    generate(weights, REQUEST, tmp_path, mesh)
+    assert contents(tmp_path) == contents(finished)
+
+
+def test_two_jobs_in_one_folder_are_noticed(weights, mesh, tmp_path, monkeypatch):
+    compiled = generation._sample_missing
+
+    def disturbed(*arguments):
+        figures = compiled(*arguments)
+        for journal in (tmp_path / "progress").iterdir():
+            journal.unlink()  # what the start of another job does
+        return figures
+
+    monkeypatch.setattr(generation, "_sample_missing", disturbed)
+    with pytest.raises(UserError, match="another job is working in this folder"):
+        generate(weights, REQUEST, tmp_path, mesh)
+
+
+def test_the_next_batch_is_dispatched_before_one_is_written():
+    events = []
+
+    def run(first):
+        events.append(("run", first))
+        return first
+
+    for first, _ in generation._dispatched([0, 4, 8], run):
+        events.append(("write", first))
+    assert events == [("run", 0), ("run", 4), ("write", 0), ("run", 8), ("write", 4), ("write", 8)]
 
 
 @pytest.mark.parametrize(

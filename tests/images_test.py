@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transdiff_jax.images import grid, load_png, save_png, to_uint8
+from transdiff_jax.images import grid, load_png, name_rows, save_png, to_uint8
 
 
 def test_to_uint8_rounds_and_clips():
@@ -48,6 +48,23 @@ def test_grid_scales_pixels_not_gaps():
 def test_grid_that_is_not_full():
     with pytest.raises(ValueError, match=r"3 images of shape \(1, 2, 1\) do not fill 2 rows"):
         grid(np.zeros((3, 1, 2, 1), np.uint8), 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("row_height", [34, 400])
+def test_rows_are_named_on_their_left(channels, row_height):
+    picture = np.full((3 * row_height, 5, channels), 77, np.uint8)
+    named = name_rows(picture, ["1", "", "207"])
+    width = named.shape[1] - 5
+    assert named.shape == (3 * row_height, width + 5, channels)
+    np.testing.assert_array_equal(named[:, width:], picture)
+    ink = [255 - named[row * row_height : (row + 1) * row_height, :width].astype(int) for row in range(3)]
+    assert ink[0].max() > 100
+    assert ink[1].max() == 0
+    assert ink[2].sum() > ink[0].sum()
+    rows = np.flatnonzero(ink[2].any(axis=(1, 2)))
+    assert abs(rows.mean() - row_height / 2) < row_height / 8, "in the middle of its row"
+    assert all(part[:, :3].max() == part[:, -3:].max() == 0 for part in ink), "nothing is cut off"
 
 
 @pytest.mark.parametrize("channels", [1, 3])

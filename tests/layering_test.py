@@ -22,6 +22,8 @@ FLOORS = {
     "files": 0,
     "images": 0,
     "manifest": 0,
+    "image_writer": 1,
+    "sample_set": 1,
     "flow": 1,
     "nn": 1,
     "tokenizer": 1,

@@ -113,3 +113,16 @@ def test_parameter_that_the_mesh_cannot_split_is_named():
     ) as caught:
         sharding.tree_shardings(boxed, mesh)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)])
+def test_a_whole_batch_is_sharded_and_read_back_once(sizes):
+    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    rows = np.arange(16 * 3).reshape(16, 3)
+    batch = sharding.from_whole({"rows": rows, "numbers": np.arange(16)}, mesh)
+    assert all(value.sharding == sharding.batch_sharding(mesh) for value in batch.values())
+    np.testing.assert_array_equal(batch["rows"], rows)
+    read = list(sharding.own_rows(batch["rows"]))
+    assert sorted(number for number, _ in read) == list(range(16))
+    for number, row in read:
+        np.testing.assert_array_equal(row, rows[number])

@@ -11,11 +11,14 @@ from typing import IO, Any
 
 from transdiff_jax.errors import UserError
 
+_TEMPORARY = ".{name}.{writer}.tmp"
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that is renamed to it when the block ends, or removed when it raises."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    writer = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(_TEMPORARY.format(name=path.name, writer=writer))
     try:
         yield temporary
         temporary.replace(path)
@@ -23,10 +26,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Removes what writers that were killed left under temporary names; none may be at work in the folder."""
+    for path in folder.glob(_TEMPORARY.format(name="*", writer="*")):
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def lock(path: Path) -> IO[str]:
@@ -42,3 +56,15 @@ def lock(path: Path) -> IO[str]:
         file.close()
         raise UserError(f"{path.parent} is in use by another process; wait for its end, or choose another") from None
     return file
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turns an error of the file system, met while `path` is written, into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}): free space or fix permissions, and run the "
+            "same command again; what is written already is kept"
+        ) from error

@@ -1,32 +1,39 @@
-"""Sample sets on disk: PNG files named by sample index, a grid, and a record of how they were made.
+"""Sample sets: fifty thousand images on whatever devices and processes there are, safe to kill at any moment.
 
-Layout of an output folder: images/000000.png … (the result of each sample), references/000000_1.png … (earlier
-images of an MRAR sequence, on request), grid.png, samples.json. A sample depends on (weights, label, seed, index)
-alone, so a job that was stopped goes on with the images that are missing.
+Samples are computed in batches of consecutive indices, the same ones after a restart: with the same batch size and
+devices a remade file has the same bytes. Each process writes the rows that its own devices computed. The layout of
+the folder is in sample_set.py.
 """
 
+import collections
 import dataclasses
-import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
+import jaxlib
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
+from transdiff_jax import __version__, sharding
 from transdiff_jax.checkpoint import Weights
+from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
-from transdiff_jax.files import write_json
-from transdiff_jax.images import grid, load_png, save_png
+from transdiff_jax.files import write_errors
+from transdiff_jax.image_writer import ImageWriter
+from transdiff_jax.images import grid, load_png, name_rows, save_png
+from transdiff_jax.manifest import MANIFEST, sha256
+from transdiff_jax.sample_set import GRID, PROGRESS, SampleSet, image_path
 from transdiff_jax.sampling import Sampler, make_sampler
 
-RECORD = "samples.json"
-IMAGES, REFERENCES = "images", "references"
 GRID_ROWS, GRID_COLUMNS = 10, 10
 LOG_SECONDS = 5.0
+MAX_DISPATCHED = 2  # batches that the device has to do or has done, and that are not with the writer yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +43,11 @@ class SampleRequest:
     labels: tuple[int, ...]  # class of sample 0, 1, …
     seed: int
     all_images: bool = False  # also write the earlier images of each MRAR sequence
-
-
-def image_path(out: Path, index: int) -> Path:
-    """Where the result of a sample is."""
-    return out / IMAGES / f"{index:06d}.png"
-
-
-def reference_path(out: Path, index: int, image: int) -> Path:
-    """Where image number `image` (from 1) of a sample's MRAR sequence is, if it is not the last."""
-    return out / REFERENCES / f"{index:06d}_{image}.png"
+    npz: bool = False  # also write all results as one array
 
 
 def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> dict[str, Any]:
-    """Samples all that is missing in `out`.
+    """Samples all that is missing in `out`; every process of the job calls it, and all see the folder.
 
     Args:
         weights: parameters, and the configuration with the sampling settings to use.
@@ -58,27 +56,26 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
         The record written to samples.json.
 
     Raises:
-        UserError: labels out of range, a folder that cannot be used or that holds samples of other settings.
+        UserError: labels out of range, a folder that cannot be used or that holds samples of other settings, files
+            that cannot be written. Where it is another process that fails, this one may be ended by JAX.
     """
-    config = weights.config
+    config, count = weights.config, len(request.labels)
     _check_labels(request.labels, config.model.num_classes)
     sharding.check_batch(config.sampling.batch_size, mesh, "--batch_size")
-    record = _open(out, weights, request)
-    missing = [index for index in range(len(request.labels)) if not _done(out, index, weights, request)]
-    if not missing:
-        logging.info("all %d samples are in %s: nothing to do", len(request.labels), out)
-        return record
-    seconds, compile_seconds = _sample_missing(weights, request, out, mesh, missing)
-    record |= {
-        "images_made": len(missing),  # by the last call; the figures below are of that call
-        "seconds": seconds + compile_seconds,
-        "compile_seconds": compile_seconds,
-        "images_per_second": len(missing) / seconds,
-    }
-    save_png(out / "grid.png", _class_grid(out, request, config.data.image_channels))
-    write_json(out / RECORD, record)
-    logging.info("%d images, %.1f images/s, in %s", len(missing), record["images_per_second"], out)
-    return record
+    sampler = make_sampler(config, mesh)
+    samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
+    details = {"config": config.to_dict()}
+    missing = _in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
+    figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
+    channels = config.data.image_channels
+
+    def finish() -> np.ndarray:
+        samples.finish(figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, request, channels))
+        return np.zeros(0, bool)
+
+    _in_first_process(finish, 0)
+    logging.info("%d samples are in %s", count, out)
+    return samples.read_record()
 
 
 def _check_labels(labels: tuple[int, ...], num_classes: int) -> None:
@@ -89,76 +86,110 @@ def _check_labels(labels: tuple[int, ...], num_classes: int) -> None:
             raise UserError(f"--labels: class {label} does not exist; this model has classes 0 to {num_classes - 1}")
 
 
-def _open(out: Path, weights: Weights, request: SampleRequest) -> dict[str, Any]:
-    """Creates the folder, or checks that what it holds is of the same request."""
-    settings = {
+def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
+    """What decides the images, to within rounding: not the batch size, nor how a batch is decoded."""
+    sampling = dataclasses.asdict(weights.config.sampling)
+    del sampling["batch_size"]
+    tokenizer = dataclasses.asdict(weights.config.tokenizer)
+    del tokenizer["slice_size"]
+    folder = tokenizer.pop("weights")
+    if weights.config.tokenizer.kind != "pixels":
+        tokenizer["sha256"] = sha256(Path(folder) / MANIFEST)  # the weights, wherever they are
+    return {
         "checkpoint_sha256": weights.digest,
         "step": weights.step,
         "weights": weights.name,
+        "tokenizer": tokenizer,
         "seed": request.seed,
-        "sampling": dataclasses.asdict(weights.config.sampling),
+        "sampling": sampling,
         "labels": list(request.labels),
     }
-    del settings["sampling"]["batch_size"]  # a sample does not depend on it
-    settings = json.loads(json.dumps(settings))
-    try:
-        (out / IMAGES).mkdir(parents=True, exist_ok=True)
-        if request.all_images:
-            (out / REFERENCES).mkdir(exist_ok=True)
-        previous = json.loads((out / RECORD).read_text()) if (out / RECORD).exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out={out} cannot be used: {error}") from None
-    if previous is None:
-        if any((out / IMAGES).iterdir()):
-            raise UserError(f"--out={out} holds images but no {RECORD}; choose an empty folder")
-        previous = {"settings": settings}
-        write_json(out / RECORD, previous)
-    differing = [name for name in settings if previous["settings"].get(name) != settings[name]]
-    if differing:
-        raise UserError(f"--out={out} holds samples with other {', '.join(differing)}; choose another folder")
-    return previous
 
 
-def _done(out: Path, index: int, weights: Weights, request: SampleRequest) -> bool:
-    earlier = range(1, weights.config.model.num_images) if request.all_images else ()
-    return image_path(out, index).exists() and all(reference_path(out, index, k).exists() for k in earlier)
+def _run(config: Config, mesh: Mesh) -> dict[str, Any]:
+    """The machine and the versions of this call."""
+    packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np}
+    return {
+        "versions": {
+            "transdiff_jax": __version__,
+            **{name: package.__version__ for name, package in packages.items()},
+        },
+        "device_kind": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+        "batch_size": config.sampling.batch_size,
+    }
+
+
+def _in_first_process(action: Callable[[], np.ndarray], size: int) -> np.ndarray:
+    """What `action`, run in one process, returns (bool [size]), in all of them; an error there ends all."""
+    result, error = np.zeros(size, bool), None
+    if jax.process_index() == 0:
+        try:
+            result = action()
+        except UserError as caught:
+            error = caught
+    *result, failed = multihost_utils.broadcast_one_to_all(np.append(result, error is not None))
+    if error is not None:
+        raise error
+    if failed:
+        raise UserError("the job was stopped by its first process, whose output says why")
+    return np.array(result, bool)
 
 
 def _sample_missing(
-    weights: Weights, request: SampleRequest, out: Path, mesh: Mesh, missing: list[int]
-) -> tuple[float, float]:
-    """Samples and writes; returns the seconds of sampling with writing, and of compiling."""
-    size = weights.config.sampling.batch_size
+    sampler: Sampler, weights: Weights, request: SampleRequest, samples: SampleSet, mesh: Mesh, missing: np.ndarray
+) -> dict[str, Any]:
+    """Samples and writes; returns the count and the times."""
+    size, total = weights.config.sampling.batch_size, int(missing.sum())
+    figures = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
+    if not total:
+        return figures
     started = time.monotonic()
-    sampler = _compile(weights, request, mesh, size)
-    compile_seconds = time.monotonic() - started
+    compiled = sampler.lower(*_arguments(weights, request, mesh, 0)).compile()
+    figures["compile_seconds"] = time.monotonic() - started
     started = reported = time.monotonic()
-    for first in range(0, len(missing), size):
-        indices = missing[first : first + size]
-        images = np.asarray(sampler(*_arguments(weights, request, mesh, indices, size)))
-        for index, sequence in zip(indices, images, strict=False):  # the rest of a last batch is padding
-            save_png(image_path(out, index), sequence[-1])
-            if request.all_images:
-                for number, image in enumerate(sequence[:-1], start=1):
-                    save_png(reference_path(out, index, number), image)
-        if time.monotonic() - reported > LOG_SECONDS:
-            reported = time.monotonic()
-            _log_progress(first + len(indices), len(missing), reported - started)
-    return time.monotonic() - started, compile_seconds
+    done = 0
+    with ImageWriter(samples.folder, PROGRESS) as writer:
+        firsts = [first for first in range(0, len(missing), size) if missing[first : first + size].any()]
+        for first, images in _dispatched(firsts, lambda first: compiled(*_arguments(weights, request, mesh, first))):
+            writer.write(_files(images, first, samples, missing))
+            done += int(missing[first : first + size].sum())
+            if time.monotonic() - reported > LOG_SECONDS:
+                reported = time.monotonic()
+                _log_progress(done, total, reported - started)
+    multihost_utils.sync_global_devices("all samples are written")
+    seconds = time.monotonic() - started
+    logging.info("%d images, %.1f images/s", total, total / seconds)
+    return figures | {"seconds": seconds + figures["compile_seconds"], "images_per_second": total / seconds}
 
 
-def _compile(weights: Weights, request: SampleRequest, mesh: Mesh, size: int) -> Sampler:
-    arguments = _arguments(weights, request, mesh, [0], size)
-    return make_sampler(weights.config, mesh).lower(*arguments).compile()
-
-
-def _arguments(weights: Weights, request: SampleRequest, mesh: Mesh, indices: list[int], size: int) -> tuple:
-    """What the sampler takes for these samples, padded with copies of the last to the batch it was compiled for."""
-    padded = np.array(indices + [indices[-1]] * (size - len(indices)), np.int32)
-    labels = np.array(request.labels, np.int32)[padded]
-    batch = sharding.to_global({"labels": labels, "indices": padded}, mesh)
-    seed = jax.device_put(np.int32(request.seed), sharding.replicated(mesh))
+def _arguments(weights: Weights, request: SampleRequest, mesh: Mesh, first: int) -> tuple:
+    """What the sampler takes for the batch that begins at a sample; a last batch is filled up with its last sample."""
+    count = len(request.labels)
+    indices = np.minimum(np.arange(first, first + weights.config.sampling.batch_size, dtype=np.int32), count - 1)
+    batch = sharding.from_whole({"labels": np.array(request.labels, np.int32)[indices], "indices": indices}, mesh)
+    seed = jax.make_array_from_callback((), sharding.replicated(mesh), lambda _: np.int32(request.seed))
     return weights.params, batch["labels"], seed, batch["indices"]
+
+
+def _dispatched(firsts: list[int], run: Callable[[int], jax.Array]) -> Iterator[tuple[int, jax.Array]]:
+    """Batches in order, each when the next is dispatched already: while one is written the device has work."""
+    waiting: collections.deque[tuple[int, jax.Array]] = collections.deque()
+    for first in firsts:
+        waiting.append((first, run(first)))
+        if len(waiting) == MAX_DISPATCHED:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _files(images: jax.Array, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and images of this process's part of a batch, as far as they are missing; waits for the device."""
+    for row, sequence in sharding.own_rows(images):
+        index = first + row
+        if index < len(missing) and missing[index]:
+            names = samples.names(index)
+            yield from zip(names, sequence[-len(names) :], strict=True)
 
 
 def _log_progress(done: int, total: int, seconds: float) -> None:
@@ -166,12 +197,15 @@ def _log_progress(done: int, total: int, seconds: float) -> None:
     logging.info("sampled %d of %d, %.1f images/s, ETA %.0f s", done, total, rate, (total - done) / rate)
 
 
-def _class_grid(out: Path, request: SampleRequest, channels: int) -> np.ndarray:
-    """One row for each of the first classes, with the first samples of each."""
+def _draw_grid(out: Path, request: SampleRequest, channels: int) -> None:
+    """One row for each of the first classes, with the first samples of each; a row is named by its class."""
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(request.labels):
         of_class.setdefault(label, []).append(index)
-    shown = list(of_class.values())[:GRID_ROWS]
-    columns = min(GRID_COLUMNS, min(len(indices) for indices in shown))
-    images = [load_png(image_path(out, index), channels) for indices in shown for index in indices[:columns]]
-    return grid(np.stack(images), len(shown), scale=max(1, 32 // images[0].shape[0]))
+    shown = dict(list(of_class.items())[:GRID_ROWS])
+    columns = min(GRID_COLUMNS, *(len(indices) for indices in shown.values()))
+    paths = [image_path(out, index) for indices in shown.values() for index in indices[:columns]]
+    images = np.stack([load_png(path, channels) for path in paths])
+    picture = grid(images, len(shown), scale=max(1, 32 // images.shape[1]))
+    with write_errors(out / GRID):
+        save_png(out / GRID, name_rows(picture, [str(label) for label in shown]))

@@ -1,13 +1,15 @@
 """Images as people see them: 8-bit pixels, grids, PNG files."""
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from transdiff_jax.files import atomic_path
+from transdiff_jax.files import write_bytes
 
 Array = jax.Array
 
@@ -44,11 +46,34 @@ def grid(images: np.ndarray, rows: int, *, scale: int = 1, gap: int = 2) -> np.n
     return picture
 
 
+def name_rows(picture: np.ndarray, names: Sequence[str], *, margin: int = 4) -> np.ndarray:
+    """A grid with a name on the left of each of its rows, black on white.
+
+    Args:
+        picture: uint8 [height, width, 1 or 3], `len(names)` rows of equal height.
+        margin: white pixels on both sides of the names.
+    """
+    height, _, channels = picture.shape
+    row_height = height / len(names)
+    font = ImageFont.load_default(size=max(10.0, row_height / 10))
+    left = round(max(font.getlength(name) for name in names)) + 2 * margin
+    strip = Image.new("L", (left, height), 255)
+    draw = ImageDraw.Draw(strip)
+    for row, name in enumerate(names):
+        draw.text((left - margin, (row + 0.5) * row_height), name, fill=0, font=font, anchor="rm")
+    return np.concatenate([np.asarray(strip)[..., None].repeat(channels, axis=-1), picture], axis=1)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The PNG file of uint8 [height, width, 1 or 3]; lossless."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def save_png(path: Path, image: np.ndarray) -> None:
     """Writes uint8 [height, width, 1 or 3] losslessly; the file appears whole or not at all."""
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    write_bytes(path, encode_png(image))
 
 
 def load_png(path: Path, channels: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from transdiff_jax.errors import UserError
@@ -10,12 +11,24 @@ from transdiff_jax.files import write_json
 MANIFEST = "manifest.json"
 # Rewritten by Orbax at the moment of a commit, after the manifest; holds times and handler names only.
 _UNLISTED = {"_CHECKPOINT_METADATA", MANIFEST}
+_SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
 def sha256(path: Path) -> str:
     """The digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def format_sum(digest: str, name: str) -> str:
+    """A line of a list of digests as `sha256sum --check` reads it."""
+    return f"{digest}  {name}\n"
+
+
+def parse_sums(text: str) -> list[tuple[str, str]]:
+    """Digests and names of such a list; a line that a kill cut short is left out, or names no file that exists."""
+    matches = (_SUM.fullmatch(line) for line in text.splitlines())
+    return [(match[1], match[2]) for match in matches if match]
 
 
 def write_manifest(folder: Path) -> None:

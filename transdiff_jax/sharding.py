@@ -5,7 +5,7 @@ parallel (1, 1, n). Modules name the axes of their parameters with the constants
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -125,3 +125,18 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """This process's rows of a batch -> arrays of the whole batch, sharded over the mesh."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def from_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch that every process holds whole -> arrays sharded over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in batch.items()
+    }
+
+
+def own_rows(array: jax.Array) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of a batch that this process is to read, with their numbers; over all processes, each row once."""
+    for shard in array.addressable_shards:
+        if shard.replica_id == 0:
+            yield from enumerate(np.asarray(shard.data), start=shard.index[0].start or 0)

@@ -1,6 +1,9 @@
 """The command lines as a user runs them: in processes that are killed, terminated, and out of disk space."""
 
+import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -133,6 +136,65 @@ def test_sample_writes_images_and_a_grid(trained, tmp_path):
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [f"00000{i}.png" for i in range(3)]
     assert (tmp_path / "grid.png").exists()
+
+
+def sample_command(workdir, out, count):
+    settings = ["--guidance=1.5", "--steps=50", "--batch_size=20", "--npz"]
+    return command("sample", f"--workdir={workdir}", f"--out={out}", f"--num_samples={count}", *settings)
+
+
+def sample_set(out):
+    """All files of a sample set but the record, which holds times."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != "samples.json"]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def kill_and_finish(workdir, folder, count, kills, seed):
+    """Samples once undisturbed and once killed at random moments; checks that the sets are the same, byte by byte.
+
+    A job is killed when it has made so many images that some are left for the kills to come; every second one, and
+    the last, when a moment within the run time of the undisturbed job comes first.
+    """
+    straight, disturbed, log = folder / "straight", folder / "disturbed", folder / "log"
+    draw, began = random.Random(seed), time.monotonic()
+    assert run(sample_command(workdir, straight, count)).returncode == 0
+    duration, images = time.monotonic() - began, []
+    for kill in range(kills):
+        process, began = start(sample_command(workdir, disturbed, count), log), time.monotonic()
+        present = lambda: len(list(disturbed.glob("images/0*.png")))  # noqa: E731
+        last = kill == kills - 1
+        moment = began + draw.uniform(0, duration) if kill % 2 or last else float("inf")
+        until = count + 1 if last else present() + draw.randint(1, max(1, 2 * (count - present()) // (kills - kill)))
+        while process.poll() is None and time.monotonic() < moment and present() < until:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() in (-signal.SIGKILL, 0), log.read_text()
+        images.append(present())
+    assert run(sample_command(workdir, disturbed, count)).returncode == 0
+    ours, theirs = sample_set(disturbed), sample_set(straight)
+    assert len(theirs) == count + 3
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+    records = [json.loads((out / "samples.json").read_text()) for out in (straight, disturbed)]
+    assert records[0]["shards"] == records[1]["shards"]
+    return images
+
+
+def test_a_sampling_job_killed_at_random_moments_ends_with_the_same_bytes(trained, tmp_path):
+    images = kill_and_finish(trained, tmp_path, count=100, kills=4, seed=0)
+    assert 0 < max(images) < 100
+
+
+def test_a_full_disk_stops_sampling_in_one_line(trained, tmp_path):
+    arguments = sample_command(trained, tmp_path / "out", 150)
+    # Writes beyond 8 KiB fail: of the journal, which has a line for each image.
+    result = run(["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *arguments])
+    assert re.search(r"images/000\d+\.png could not be written \(File too large\): free space", error_line(result))
+    written = len(list((tmp_path / "out" / "images").glob("0*.png")))
+    assert 50 < written < 150
+    assert run(arguments).returncode == 0
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert 150 - written <= record["images_made"] < 100, "what was written is kept"
 
 
 BAD_TRAIN = {

@@ -52,6 +52,9 @@ TOKENIZER = flags.DEFINE_string(
 ALL_IMAGES = flags.DEFINE_bool(
     "all_images", False, "Also write the earlier images of each MRAR sequence.", flag_values=FLAGS
 )
+NPZ = flags.DEFINE_bool(
+    "npz", False, "Also write samples.npz: arr_0, uint8 [n, height, width, channels].", flag_values=FLAGS
+)
 flags.mark_flags_as_required(["workdir", "out"], FLAGS)
 
 
@@ -94,7 +97,7 @@ def main() -> None:
     mesh = sharding.make_mesh(MeshConfig())
     weights = load_weights(Path(WORKDIR.value), mesh, ema_rate=EMA_RATE.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
-    request = SampleRequest(_labels(weights.config), SEED.value, ALL_IMAGES.value)
+    request = SampleRequest(_labels(weights.config), SEED.value, ALL_IMAGES.value, NPZ.value)
     generate(weights, request, Path(OUT.value), mesh)
 
 

@@ -11,8 +11,8 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.digits import FEATURE_SPACE, DigitsJudge
 from transdiff_jax.evaluation.figures import save_loss_curves, save_panels
 from transdiff_jax.files import write_json
-from transdiff_jax.generation import RECORD, image_path, reference_path
 from transdiff_jax.images import grid, load_png
+from transdiff_jax.sample_set import RECORD, image_path, reference_path
 from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
 
 ONE_STEP, MRAR = "one_step", "mrar"
@@ -68,7 +68,7 @@ def _read_samples(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
         images = np.stack([load_png(image_path(folder, index), 1) for index in indices])
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no readable sample set ({error}); run cli.sample into it first") from None
-    if "seconds" not in record:
+    if "shards" not in record:
         raise UserError(f"{folder} is not finished; run the same cli.sample command again")
     return record, images
 
