@@ -44,3 +44,14 @@ def tiny_config(mrar: bool = False, **sections) -> Config:
 def config(request) -> Config:
     """The tiny configuration, once for each kind of model."""
     return tiny_config(request.param)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_module():
+    """Lets go of a module's compiled programs.
+
+    Each holds a few memory maps, and Linux allows a process 65,530: a whole run in one process ended in a
+    segmentation fault.
+    """
+    yield
+    jax.clear_caches()
