@@ -4,7 +4,6 @@ python -m transdiff_jax.cli.sample --workdir=DIR --out=DIR (--labels=207,88 | --
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
@@ -95,10 +94,10 @@ def _labels(config: Config) -> tuple[int, ...]:
 def main() -> None:
     """Loads the run's average and writes the samples."""
     mesh = sharding.make_mesh(MeshConfig())
-    weights = load_weights(Path(WORKDIR.value), mesh, ema_rate=EMA_RATE.value)
+    weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=EMA_RATE.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
     request = SampleRequest(_labels(weights.config), SEED.value, ALL_IMAGES.value, NPZ.value)
-    generate(weights, request, Path(OUT.value), mesh)
+    generate(weights, request, app.folder(OUT.value), mesh)
 
 
 if __name__ == "__main__":
