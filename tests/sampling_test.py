@@ -95,7 +95,9 @@ def test_given_noise_hands_out_what_it_was_given():
     np.testing.assert_array_equal(noise.step(2, SHAPE, jnp.int32(1)), steps[2, 1])
     with pytest.raises(ValueError, match=r"initial noise must be \[b, 9, 4\], got \(8, 16, 4\)"):
         noise.initial((9, 4))
-    with pytest.raises(ValueError, match=r"step noise must be \[\.\.\., 16, 8\], got \(4, 3, 8, 16, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"step noise must be \[num_images, steps, 8, 16, 8\] for image 0, got \(4, 3, 8, 16, 4\)"
+    ):
         noise.step(0, (16, 8), jnp.int32(0))
 
 

@@ -146,7 +146,7 @@ def _sample_missing(
     if not total:
         return figures
     started = time.monotonic()
-    compiled = sampler.lower(*_arguments(weights, request, mesh, 0)).compile()
+    compiled = sampler.compile(*_arguments(weights, request, mesh, 0))
     figures["compile_seconds"] = time.monotonic() - started
     started = reported = time.monotonic()
     done = 0

@@ -4,6 +4,7 @@ A sample is a function of (parameters, label, seed, sample index): its noise doe
 computed in, the number of devices or a restart.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Protocol
@@ -20,14 +21,19 @@ from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.images import to_uint8
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
-from transdiff_jax.tokenizer import make_tokenizer
+from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
 Array = jax.Array
-Sampler = Callable[[Params, Array, Array, Array], Array]  # (params, labels, seed, indices) -> images
+# (params, labels [b], seed, sample indices [b]) -> uint8 images [b, num_images, height, width, channels]
+SampleFn = Callable[[Params, Array, Array, Array], Array]
 
 
 class SampleNoise(Protocol):
     """Where the noise of b samples comes from."""
+
+    @property
+    def batch(self) -> int:
+        """b."""
 
     def initial(self, shape: tuple[int, int]) -> Array:
         """Noise at t = 1, [b, *shape]; MRAR starts every image of a sample from the same."""
@@ -42,6 +48,11 @@ class SeededNoise:
 
     seed: Array  # scalar integer
     indices: Array  # [b] sample indices
+
+    @property
+    def batch(self) -> int:
+        """See `SampleNoise`."""
+        return len(self.indices)
 
     def initial(self, shape: tuple[int, int]) -> Array:
         """See `SampleNoise`."""
@@ -64,6 +75,11 @@ class GivenNoise:
     initial_noise: Array  # [b, tokens, channels]
     step_noise: Array  # [num_images, steps, b, tokens, channels]; the last step's is multiplied by 0
 
+    @property
+    def batch(self) -> int:
+        """See `SampleNoise`."""
+        return len(self.initial_noise)
+
     def initial(self, shape: tuple[int, int]) -> Array:
         """See `SampleNoise`."""
         if self.initial_noise.shape[1:] != shape:
@@ -72,8 +88,11 @@ class GivenNoise:
 
     def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
         """See `SampleNoise`."""
-        if self.step_noise.shape[3:] != shape:
-            raise ValueError(f"step noise must be [..., {shape[0]}, {shape[1]}], got {self.step_noise.shape}")
+        if image >= len(self.step_noise) or self.step_noise.shape[2:] != (self.batch, *shape):
+            raise ValueError(
+                f"step noise must be [num_images, steps, {self.batch}, {shape[0]}, {shape[1]}] for image {image}, got "
+                f"{self.step_noise.shape}"
+            )
         return self.step_noise[image, index]
 
 
@@ -91,6 +110,8 @@ def sample_latents(
         [b, num_images, h, w, channels], float32.
     """
     c = model.config
+    if noise.batch != len(labels):
+        raise ValueError(f"noise of {noise.batch} samples for {len(labels)} labels")
     grid, solver = solver_grid(config), SOLVERS[config.solver]
     weights = config.guidance if len(config.guidance) > 1 else config.guidance * c.num_images
     shape = (c.latent_tokens, c.latent_channels)
@@ -120,22 +141,42 @@ def _velocity(model: TransDiff, params: Params, labels: Array, images: list[Arra
     return guide(velocity, weight) if is_guided(weight) else velocity
 
 
-def make_sampler(config: Config, mesh: Mesh) -> Sampler:
-    """A jitted sampler over the mesh.
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A jitted sampler over a mesh, from `make_sampler`.
 
-    Returns:
-        A function of parameters, labels [b], a seed (scalar) and sample indices [b] to uint8 images
-        [b, num_images, height, width, channels]. Both [b] are sharded over the mesh's data axes, and so is the result.
+    The tokenizer is an argument of the jitted function: weights that it closed over would be compiled in.
     """
-    model, tokenizer = TransDiff(config.model, unroll=True), make_tokenizer(config)
 
-    def sample(params: Params, labels: Array, seed: Array, indices: Array) -> Array:
+    jitted: Callable[..., Array]
+    tokenizer: Tokenizer
+
+    def __call__(self, params: Params, labels: Array, seed: Array, indices: Array) -> Array:
+        """Samples of parameters, labels [b], a seed (scalar) and sample indices [b].
+
+        Returns:
+            uint8 images [b, num_images, height, width, channels], sharded over rows like labels and indices.
+        """
+        return self.jitted(self.tokenizer, params, labels, seed, indices)
+
+    def compile(self, params: Params, labels: Array, seed: Array, indices: Array) -> SampleFn:
+        """The same function, compiled for arguments like these."""
+        compiled = self.jitted.lower(self.tokenizer, params, labels, seed, indices).compile()
+        return functools.partial(compiled, self.tokenizer)
+
+
+def make_sampler(config: Config, mesh: Mesh) -> Sampler:
+    """A sampler with the model, the tokenizer and the sampling settings of a configuration."""
+    model = TransDiff(config.model, unroll=True)
+
+    def sample(tokenizer: Tokenizer, params: Params, labels: Array, seed: Array, indices: Array) -> Array:
         latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling)
         return to_uint8(tokenizer.decode(latents))
 
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     # Parameters keep whatever sharding they come with.
-    return jax.jit(sample, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
+    jitted = jax.jit(sample, in_shardings=(everywhere, None, rows, everywhere, rows), out_shardings=rows)
+    return Sampler(jitted, jax.device_put(make_tokenizer(config), everywhere))
 
 
 def balanced_labels(num_samples: int, config: ModelConfig) -> list[int]:
