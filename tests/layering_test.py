@@ -27,6 +27,8 @@ FLOORS = {
     "tokenizer": 1,
     "model": 2,
     "data": 2,
+    "conditions": 3,
+    "naive_sampling": 3,
     "sampling": 3,
     "training": 3,
     "checkpoint": 3,
