@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax.conditions import NULL, encode_distinct
+from transdiff_jax.conditions import NULL, classes_encoded, encode_distinct
 
 
 def encoder(log):
@@ -20,6 +20,7 @@ def run(labels, shards, with_null):
     log = []
     made = jax.jit(lambda labels: encode_distinct(encoder(log), labels, shards, with_null=with_null))(labels)
     jax.effects_barrier()
+    assert sum(map(len, log)) == classes_encoded(labels, shards, with_null=with_null)
     return made, log
 
 

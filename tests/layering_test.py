@@ -13,6 +13,7 @@ CONFIGS = sorted((PACKAGE.parent / "configs").rglob("*.py"))
 FLOORS = {
     "training.loop": 4,
     "evaluation.digits_report": 4,
+    "benchmark": 4,
     "generation": 4,
     "verification": 4,
     "config": 0,
@@ -22,6 +23,7 @@ FLOORS = {
     "files": 0,
     "images": 0,
     "manifest": 0,
+    "flops": 1,
     "flow": 1,
     "nn": 1,
     "tokenizer": 1,

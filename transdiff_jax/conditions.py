@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.model.encoder import Prefix
@@ -92,7 +93,7 @@ def encode_distinct(
         A tree of [b, ...], and one of [shards, ...] for the null class, or None.
     """
     rows = len(labels) // shards
-    chunk = max(1, rows // CHUNKS_PER_SHARD)
+    chunk = _chunk(rows)
     groups = labels.reshape(shards, rows)
     if with_null:
         groups = jnp.concatenate([jnp.full((shards, 1), NULL, labels.dtype), groups], axis=1)
@@ -106,6 +107,19 @@ def encode_distinct(
         return jax.vmap(lambda entries, index: entries[index])(leaf, own).reshape(len(labels), *leaf.shape[2:])
 
     return jax.tree.map(gather, table), null
+
+
+def classes_encoded(labels: np.ndarray, shards: int, *, with_null: bool) -> int:
+    """How many classes `encode_distinct` encodes for a batch, over all shards: whole chunks, for FLOP counts."""
+    groups = np.reshape(labels, (shards, len(labels) // shards))
+    chunk = _chunk(groups.shape[1])
+    most = max(len(np.unique(group)) for group in groups) + with_null
+    return shards * chunk * -(-most // chunk)
+
+
+def _chunk(rows: int) -> int:
+    """Classes of one shard that are encoded at once."""
+    return max(1, rows // CHUNKS_PER_SHARD)
 
 
 def _encode_chunks(encode: Callable[[Array], Any], classes: Array, count: Array, chunk: int) -> Any:

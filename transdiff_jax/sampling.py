@@ -153,6 +153,11 @@ def make_sampler(config: Config, mesh: Mesh) -> Sampler:
         latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling, shards)
         return to_uint8(tokenizer.decode(latents))
 
+    return jit_over_rows(sample, mesh)
+
+
+def jit_over_rows(sample: Sampler, mesh: Mesh) -> Sampler:
+    """Jits a sampler with labels, indices and result sharded over the mesh's data axes."""
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     # Parameters keep whatever sharding they come with.
     return jax.jit(sample, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
