@@ -188,7 +188,7 @@ class StandInModel:
 
     def embed_times(self, timesteps):
         self.timesteps = timesteps
-        return TimeCondition(timesteps[:, None], timesteps[:, None, None])
+        return TimeCondition(timesteps[:, None, None, None], timesteps[:, None, None])
 
     def start(self, labels, null):
         return Prefix(jnp.where(null, -1.0, labels)[:, None, None], None)
@@ -226,14 +226,14 @@ def test_solvers_ask_for_times_of_the_table(solver, steps):
     table = time_table(StandInModel(ONE_STEP.model), {}, grid)
 
     def velocity(x, t):
-        return jnp.full_like(x, table.at(t).embedding[0, 0])  # NaN for a time that is not in the table
+        return jnp.full_like(x, table.at(t).output[0, 0, 0])  # NaN for a time that is not in the table
 
     made = jax.jit(lambda x: sampling.SOLVERS[solver](velocity, x, grid, lambda index: x))(jnp.ones((2, 3, 4)))
     assert np.isfinite(made).all()
     row = table.at(grid.time[-1])
-    assert row.embedding.shape == (1, 1)
-    assert row.modulation[0, 0] == 1000 * grid.time[-1]
-    assert np.isnan(table.at(grid.time[-1] + 1e-3).embedding)
+    assert row.output.shape == (1, 1, 1)
+    assert row.blocks[0, 0, 0] == 1000 * grid.time[-1]
+    assert np.isnan(table.at(grid.time[-1] + 1e-3).output)
 
 
 def test_solver_comes_from_the_configuration(monkeypatch):

@@ -27,10 +27,10 @@ Array = jax.Array
 
 
 class TimeCondition(NamedTuple):
-    """What the decoder needs of times, one row for each."""
+    """All modulation of the decoder at some times, one row for each."""
 
-    embedding: Array  # [rows, width]
-    modulation: Array  # [rows, 6, width], the part that all blocks share
+    blocks: Array  # [rows, blocks, 6, width]: shift, scale and gate of attention, then of the MLP
+    output: Array  # [rows, 2, width]: shift and scale of the final layer
 
 
 class DecoderBlock(nn.Module):
@@ -56,27 +56,24 @@ class DecoderBlock(nn.Module):
         Args:
             x: [b * r, tokens, width]: r inputs for each of b conditions, those of one condition together.
             keys_values: of the condition, [b, semantic tokens, heads, head_dim].
-            shared: modulation that all blocks share [b * r, 6, width]: shift, scale and gate of attention, then of
-                the MLP; one row serves all where all are at one time.
+            shared: the part of the modulation that all blocks share [b * r, 6, width].
             mask: boolean [r * tokens, semantic tokens], or None.
         """
-        return self.after_attention(self.self_attention(x, shared), keys_values, shared, mask), None
+        modulation = self.modulation.astype(shared.dtype) + shared
+        return self.after_attention(self.self_attention(x, modulation), keys_values, modulation, mask), None
 
-    def self_attention(self, x: Array, shared: Array) -> Array:
-        """The part of the block before it looks at the condition."""
-        shift, scale, gate = self._modulation(shared)[:3]
+    def self_attention(self, x: Array, modulation: Array) -> Array:
+        """The part of the block before it looks at the condition; one row of modulation may serve all of x."""
+        shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
         return x + gate[:, None] * self.attention(modulate(self.attention_norm(x), shift, scale))
 
     def after_attention(
-        self, x: Array, keys_values: KeysValues | GuidedPair, shared: Array, mask: Array | None = None
+        self, x: Array, keys_values: KeysValues | GuidedPair, modulation: Array, mask: Array | None = None
     ) -> Array:
         """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
-        shift, scale, gate = self._modulation(shared)[3:]
+        shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
         x = x + self.cross_attention(self.cross_norm(x), keys_values, mask)
         return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
-
-    def _modulation(self, shared: Array) -> tuple[Array, ...]:
-        return jnp.unstack(self.modulation.astype(shared.dtype) + shared, axis=1)
 
 
 def _layer(tree: Any, index: int) -> Any:
@@ -143,15 +140,17 @@ class VelocityDecoder(nn.Module):
         self._check(x_t, timesteps, keys_values, visible)
         conditions, inputs, tokens, _ = x_t.shape
         rows = conditions * inputs
-        time = self.embed_times(timesteps.reshape(rows))
+        embedding, shared = self.time_embedding(timesteps.reshape(rows))
         mask = None if visible is None else np.repeat(visible, tokens, axis=0)
         x = self._embed(x_t.reshape(rows, tokens, c.latent_channels))
-        x, _ = self.blocks(x, keys_values, time.modulation, mask)
-        return self._project(x, time).reshape(x_t.shape)
+        x, _ = self.blocks(x, keys_values, shared, mask)
+        return self._project(x, self._output_table(embedding)).reshape(x_t.shape)
 
     def embed_times(self, timesteps: Array) -> TimeCondition:
-        """Times [n] in [0, 1000] -> what the network needs of them."""
-        return TimeCondition(*self.time_embedding(timesteps))
+        """Times [n] in [0, 1000] -> what the network needs of them, for all steps of a sampler at once."""
+        embedding, shared = self.time_embedding(timesteps)
+        tables = self.blocks.variables["params"]["modulation"].astype(shared.dtype)
+        return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
     def velocity_at(self, x_t: Array, time: TimeCondition, keys_values: KeysValues | GuidedPair) -> Array:
         """The velocity of a sampler's step: all rows are at one time, and the halves of a guided pair at one x.
@@ -171,20 +170,23 @@ class VelocityDecoder(nn.Module):
         for index in range(self.config.decoder_blocks):
             params, layer = _layer((self.blocks.variables["params"], keys_values), index)
             block = DecoderBlock(self.config, parent=None).bind({"params": params})
-            x = block.self_attention(x, time.modulation)
+            x = block.self_attention(x, time.blocks[:, index])
             if index == 0 and isinstance(keys_values, GuidedPair):
                 x = interleave(x, x)
-            x = block.after_attention(x, layer, time.modulation)
-        return self._project(x, time)
+            x = block.after_attention(x, layer, time.blocks[:, index])
+        return self._project(x, time.output)
 
     def _embed(self, x_t: Array) -> Array:
         """Noisy latents [rows, tokens, channels] -> [rows, tokens, width]."""
         dtype = jnp.dtype(self.config.dtype)
         return self.input_projection(x_t.astype(dtype)) + self.position_embedding.astype(dtype)
 
-    def _project(self, x: Array, time: TimeCondition) -> Array:
+    def _output_table(self, embedding: Array) -> Array:
+        """Time embedding [rows, width] -> shift and scale of the final layer [rows, 2, width]."""
+        return self.output_modulation.astype(embedding.dtype) + embedding[:, None]
+
+    def _project(self, x: Array, table: Array) -> Array:
         """The final layer: [rows, tokens, width] -> velocity [rows, tokens, channels], float32."""
-        table = self.output_modulation.astype(x.dtype) + time.embedding[:, None]
         return self.output_projection(modulate(self.output_norm(x), table[:, 0], table[:, 1])).astype(jnp.float32)
 
     def _check(self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None) -> None:
