@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,16 @@ from tests.conftest import tiny_config
 from tests.parameters import random_params
 from transdiff_jax import rng, sampling, sharding
 from transdiff_jax.config import MeshConfig, SamplingConfig
+from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.flow.path import sde_drift
-from transdiff_jax.model.encoder import Semantics
+from transdiff_jax.flow.timesteps import solver_grid
+from transdiff_jax.model.decoder import TimeCondition
+from transdiff_jax.model.encoder import Prefix
 from transdiff_jax.model.transdiff import TransDiff, init_params
+from transdiff_jax.naive_sampling import naive_latents
+from transdiff_jax.nn.attention import GuidedPair, KeysValues
 from transdiff_jax.nn.patches import unpatchify
-from transdiff_jax.sampling import GivenNoise, SeededNoise, balanced_labels, make_sampler, sample_latents
+from transdiff_jax.sampling import GivenNoise, SeededNoise, balanced_labels, make_sampler, sample_latents, time_table
 
 SHAPE = (16, 4)  # tokens and channels of a tiny latent
 STEPS = 3
@@ -147,31 +153,89 @@ def test_mrar_literal(weights):
     np.testing.assert_allclose(made, np.stack(images, axis=1), rtol=1e-3, atol=1e-3)
 
 
-class CountingModel:
+CACHED_AND_NAIVE = {
+    "one_step": (ONE_STEP.model, (1.5,), 1),
+    "one_step_shards": (ONE_STEP.model, (1.5,), 4),
+    "one_step_unguided": (ONE_STEP.model, (1.0,), 1),
+    "mrar_shards": (MRAR.model, (1.5,), 4),
+    "mrar_unguided": (MRAR.model, (1.0,), 1),
+    "mrar_weights": (MRAR.model, (1.0, 1.5, 3.0, 1.0), 1),
+}
+
+
+@pytest.mark.parametrize(("model", "weights", "shards"), CACHED_AND_NAIVE.values(), ids=CACHED_AND_NAIVE.keys())
+def test_cached_is_uncached(model, weights, shards):
+    settings = dataclasses.replace(ONE_STEP.sampling, guidance=weights)
+    params, noise = random_params(model), GivenNoise(*draws(5, INDICES))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def latents(sample, labels):
+        return sample(TransDiff(model, unroll=True), params, labels, noise, settings)
+
+    cached = functools.partial(sample_latents, shards=shards)
+    # Classes that repeat, within a shard and across; and rows of which no two are alike.
+    for labels in (np.array([3, 3, 9, 0, 9, 9, 0, 3]), np.array([1, 0, 9, 3, 7, 8, 5, 2])):
+        expected = np.asarray(latents(naive_latents, labels))
+        assert np.abs(latents(cached, labels) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+class StandInModel:
     """Stands for TransDiff; notes how many rows each method is traced with."""
 
     def __init__(self, config):
         self.config, self.rows = config, []
 
     def apply(self, variables, *arguments, method):
-        self.rows.append((method, len(arguments[0])))
-        if method == "encode":
-            self.encoded = arguments
-            return Semantics(arguments[0], None)
-        return arguments[0]
+        return getattr(self, method)(*arguments)
+
+    def embed_times(self, timesteps):
+        self.timesteps = timesteps
+        return TimeCondition(timesteps[:, None, None, None], timesteps[:, None, None])
+
+    def start(self, labels, null):
+        return Prefix(jnp.where(null, -1.0, labels)[:, None, None], None)
+
+    def condition(self, features):
+        self.rows.append(("condition", len(features)))
+        return KeysValues(features[None], features[None])
+
+    def velocity_at(self, x, time, keys_values):
+        self.keys_values = keys_values
+        self.rows.append(("velocity_at", len(x)))
+        return interleave(x, x) if isinstance(keys_values, GuidedPair) else x
 
 
-@pytest.mark.parametrize(("weight", "rows"), [(1.0, 2), (1.25, 4)])
-def test_weight_one_is_one_pass(weight, rows):
-    model = CountingModel(ONE_STEP.model)
+@pytest.mark.parametrize(("weight", "null"), [(1.0, []), (1.25, [("condition", 1)])])
+def test_weight_one_is_one_pass(weight, null):
+    model = StandInModel(ONE_STEP.model)
     initial, steps = draws(0, INDICES[:2])
     settings = SamplingConfig(steps=STEPS, guidance=(weight,))
-    sample_latents(model, {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
-    assert model.rows == [("encode", rows), ("condition", rows), ("velocity", rows)]
-    labels, null, references = model.encoded
-    assert references is None
-    assert labels.tolist() == ([4, 6] if rows == 2 else [4, 4, 6, 6])
-    assert null.tolist() == ([False] * 2 if rows == 2 else [False, True] * 2)
+    with jax.disable_jit():
+        sample_latents(model, {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
+    assert model.rows == [("condition", 2), *null, *[("velocity_at", 2)] * STEPS]
+    np.testing.assert_array_equal(model.timesteps, [1000, 520, 40, 0])
+    if null:
+        assert model.keys_values.conditional.key.ravel().tolist() == [4, 6]
+        assert model.keys_values.unconditional.key.ravel().tolist() == [-1]
+    else:
+        assert model.keys_values.key.ravel().tolist() == [4, 6]
+
+
+@pytest.mark.parametrize("solver", sampling.SOLVERS)
+@pytest.mark.parametrize("steps", [1, 5])
+def test_solvers_ask_for_times_of_the_table(solver, steps):
+    grid = solver_grid(SamplingConfig(solver=solver, steps=steps))
+    table = time_table(StandInModel(ONE_STEP.model), {}, grid)
+
+    def velocity(x, t):
+        return jnp.full_like(x, table.at(t).output[0, 0, 0])  # NaN for a time that is not in the table
+
+    made = jax.jit(lambda x: sampling.SOLVERS[solver](velocity, x, grid, lambda index: x))(jnp.ones((2, 3, 4)))
+    assert np.isfinite(made).all()
+    row = table.at(grid.time[-1])
+    assert row.output.shape == (1, 1, 1)
+    assert row.blocks[0, 0, 0] == 1000 * grid.time[-1]
+    assert np.isnan(table.at(grid.time[-1] + 1e-3).output)
 
 
 def test_solver_comes_from_the_configuration(monkeypatch):
@@ -184,7 +248,7 @@ def test_solver_comes_from_the_configuration(monkeypatch):
     monkeypatch.setitem(sampling.SOLVERS, "euler", solver)
     settings = SamplingConfig(solver="euler", steps=2, last_time=0.5)
     initial, steps = draws(0, INDICES[:2])
-    latents = sample_latents(CountingModel(ONE_STEP.model), {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
+    latents = sample_latents(StandInModel(ONE_STEP.model), {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
     assert seen == [[1.0, 0.5]]
     np.testing.assert_array_equal(latents[:, 0].reshape(2, 16, 4), initial)
 
@@ -242,6 +306,15 @@ def test_sharded_sampler_is_that_of_one_device(config, sizes):
     assert made.sharding.is_equivalent_to(sharding.batch_sharding(mesh), made.ndim)
     difference = np.asarray(made).astype(int) - images_on_one_device(config)
     assert np.abs(difference).max() <= 1
+
+
+def test_rows_of_a_sharded_batch_stay_where_they_are(config):
+    labels = np.arange(32, dtype=np.int32) % 10
+    sampler = make_sampler(config, sharding.make_mesh(MeshConfig()))
+    weights = sampler.tokenizer, random_params(config.model)
+    program = sampler.jitted.lower(weights, labels, np.int32(5), labels).compile().as_text()
+    moves = re.findall(r"= (\S+) (?:all-\w+|collective-\w+|reduce-scatter)\(", program)
+    assert moves == ["s32[]"]  # how many classes the shards hold at most
 
 
 # --- labels ---

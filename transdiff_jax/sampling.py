@@ -7,7 +7,7 @@ computed in, the number of devices or a restart.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from transdiff_jax import rng, sharding
+from transdiff_jax.conditions import Conditions, first_conditions, next_conditions
 from transdiff_jax.config import Config, ModelConfig, SamplingConfig
-from transdiff_jax.flow.guidance import VelocityFn, guide, interleave, is_guided
+from transdiff_jax.flow.guidance import VelocityFn, guide, is_guided
 from transdiff_jax.flow.solvers import SOLVERS
-from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
+from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, SolverGrid, solver_grid
 from transdiff_jax.images import to_uint8
+from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
@@ -96,8 +98,33 @@ class GivenNoise:
         return self.step_noise[image, index]
 
 
+class TimeTable(NamedTuple):
+    """What the decoder needs of every time that a solver asks for, computed once."""
+
+    times: Array  # [n]
+    rows: TimeCondition  # of n rows
+
+    def at(self, t: Array) -> TimeCondition:
+        """The row of time `t`, exactly one of `times`; NaN for any other, which is better seen than a near one."""
+        # A product with ones and zeros, and not an index: compilers fuse the search for an index into every use of the
+        # row, once for each element that is modulated. No hit is 0 / 0.
+        hit = (self.times == t).astype(jnp.float32)
+        weights = (hit / jnp.sum(hit))[None]
+
+        def row(leaf: Array) -> Array:
+            return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision=jax.lax.Precision.HIGHEST)
+
+        return jax.tree.map(row, self.rows)
+
+
+def time_table(model: TransDiff, params: Params, grid: SolverGrid) -> TimeTable:
+    """The table for solvers that ask for velocities at the ends of a grid's intervals."""
+    times = jnp.append(grid.time, grid.next_time[-1])
+    return TimeTable(times, model.apply({"params": params}, times * NUM_TIMESTEPS, method="embed_times"))
+
+
 def sample_latents(
-    model: TransDiff, params: Params, labels: Array, noise: SampleNoise, config: SamplingConfig
+    model: TransDiff, params: Params, labels: Array, noise: SampleNoise, config: SamplingConfig, shards: int = 1
 ) -> Array:
     """Latents of all images of each sample, in order; the last image is the published result.
 
@@ -105,6 +132,7 @@ def sample_latents(
         labels: classes [b] in [0, num_classes).
         noise: initial and step noise of the b samples.
         config: solver, steps, guidance, scales.
+        shards: into how many equal runs of rows the batch is sharded; classes are shared inside each.
 
     Returns:
         [b, num_images, h, w, channels], float32.
@@ -113,32 +141,29 @@ def sample_latents(
     if noise.batch != len(labels):
         raise ValueError(f"noise of {noise.batch} samples for {len(labels)} labels")
     grid, solver = solver_grid(config), SOLVERS[config.solver]
+    table = time_table(model, params, grid)
     weights = config.guidance if len(config.guidance) > 1 else config.guidance * c.num_images
     shape = (c.latent_tokens, c.latent_channels)
+    conditions = first_conditions(model, params, labels, any(map(is_guided, weights)), shards)
     images: list[Array] = []
     for image, weight in enumerate(weights):
-        velocity = _velocity(model, params, labels, images, weight)
+        if images:
+            conditions = next_conditions(model, params, conditions, images[-1])
+        velocity = _velocity(model, params, conditions, table, weight)
         x = solver(velocity, noise.initial(shape), grid, functools.partial(noise.step, image, shape))
         images.append(tokens_to_latent(x, c.latent_size))
     return jnp.stack(images, axis=1)
 
 
-def _velocity(model: TransDiff, params: Params, labels: Array, images: list[Array], weight: float) -> VelocityFn:
-    """The (guided) velocity of the image that follows `images`; both halves of a guided pair see the same ones."""
-    references = jnp.stack(images, axis=1) if images else None
-    null = jnp.zeros(labels.shape, bool)
-    if is_guided(weight):
-        labels, null = interleave(labels, labels), interleave(null, ~null)
-        references = None if references is None else interleave(references, references)
-    variables = {"params": params}
-    features = model.apply(variables, labels, null, references, method="encode").features
-    keys_values = model.apply(variables, features, method="condition")
+def _velocity(model: TransDiff, params: Params, conditions: Conditions, table: TimeTable, weight: float) -> VelocityFn:
+    """The (guided) velocity under conditions."""
+    guided = is_guided(weight)
+    keys_values = conditions.keys_values(guided)
 
     def velocity(x: Array, t: Array) -> Array:
-        timesteps = jnp.full((len(x), 1), t * NUM_TIMESTEPS)
-        return model.apply(variables, x[:, None], timesteps, keys_values, method="velocity")[:, 0]
+        return model.apply({"params": params}, x, table.at(t), keys_values, method="velocity_at")
 
-    return guide(velocity, weight) if is_guided(weight) else velocity
+    return guide(velocity, weight) if guided else velocity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,26 +182,32 @@ class Sampler:
         Returns:
             uint8 images [b, num_images, height, width, channels], sharded over rows like labels and indices.
         """
-        return self.jitted(self.tokenizer, params, labels, seed, indices)
+        return self.jitted((self.tokenizer, params), labels, seed, indices)
 
     def compile(self, params: Params, labels: Array, seed: Array, indices: Array) -> SampleFn:
         """The same function, compiled for arguments like these."""
-        compiled = self.jitted.lower(self.tokenizer, params, labels, seed, indices).compile()
-        return functools.partial(compiled, self.tokenizer)
+        compiled = self.jitted.lower((self.tokenizer, params), labels, seed, indices).compile()
+        return lambda params, *rows: compiled((self.tokenizer, params), *rows)
 
 
 def make_sampler(config: Config, mesh: Mesh) -> Sampler:
     """A sampler with the model, the tokenizer and the sampling settings of a configuration."""
-    model = TransDiff(config.model, unroll=True)
+    model, shards = TransDiff(config.model, unroll=True), sharding.batch_shards(mesh)
 
-    def sample(tokenizer: Tokenizer, params: Params, labels: Array, seed: Array, indices: Array) -> Array:
-        latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling)
+    def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Array:
+        tokenizer, params = weights
+        latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling, shards)
         return to_uint8(tokenizer.decode(latents))
 
+    tokenizer = jax.device_put(make_tokenizer(config), sharding.replicated(mesh))
+    return Sampler(jit_over_rows(sample, mesh), tokenizer)
+
+
+def jit_over_rows(sample: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
+    """Jits a function of weights, labels, a seed and indices, with labels, indices and result sharded over rows."""
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-    # Parameters keep whatever sharding they come with.
-    jitted = jax.jit(sample, in_shardings=(everywhere, None, rows, everywhere, rows), out_shardings=rows)
-    return Sampler(jitted, jax.device_put(make_tokenizer(config), everywhere))
+    # Weights keep whatever sharding they come with.
+    return jax.jit(sample, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
 
 
 def balanced_labels(num_samples: int, config: ModelConfig) -> list[int]:

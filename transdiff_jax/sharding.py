@@ -90,9 +90,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many runs of rows `batch_sharding` splits a batch."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
 def check_batch(size: int, mesh: Mesh, field: str) -> None:
     """Raises a UserError unless `size` rows split evenly over the mesh; `field` names the setting."""
-    shards = mesh.shape[DATA] * mesh.shape[FSDP]
+    shards = batch_shards(mesh)
     if size % shards:
         raise UserError(f"{field}={size} must be divisible by {shards}, the mesh's data x fsdp devices")
 

@@ -105,9 +105,8 @@ def test_guided_euler_maruyama_is_the_release_step_by_step():
         else:
             x = x + guided * dt
 
-    def velocity(pairs, t):
-        rows = pairs.reshape(3, 2, 2, 4)
-        return jnp.stack([jnp.sin(rows[:, 0]) + t, jnp.cos(2 * rows[:, 1]) - t**2], axis=1).reshape(pairs.shape)
+    def velocity(x, t):
+        return jnp.stack([jnp.sin(x) + t, jnp.cos(2 * x) - t**2], axis=1).reshape(6, 2, 4)
 
     grid = solver_grid(SamplingConfig(steps=steps, last_time=last_time, drift_scale=scale_0, noise_scale=scale_1))
     draws = jnp.asarray(noise, jnp.float32)

@@ -10,7 +10,7 @@ from tests.conftest import tiny_config
 from tests.parameters import fresh_params, random_params
 from transdiff_jax.model.decoder import VelocityDecoder
 from transdiff_jax.model.transdiff import visible_features
-from transdiff_jax.nn.attention import KeysValues
+from transdiff_jax.nn.attention import GuidedPair, KeysValues
 
 MODEL = tiny_config(mrar=True).model
 X = jax.random.normal(jax.random.key(0), (2, 3, 16, 4))
@@ -46,6 +46,30 @@ def test_inputs_of_one_condition_do_not_meet():
                 params, X[row : row + 1, k : k + 1], TIMESTEPS[row : row + 1, k : k + 1], FEATURES[row][None]
             )
             np.testing.assert_allclose(one[0, 0], together[row, k], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("conditions", [1, 2, 4])
+def test_velocity_at_one_time_is_that_of_rows_alone(guided, conditions):
+    params, module = random_params(MODEL), VelocityDecoder(MODEL)
+    variables = {"params": params["decoder"]}
+    x, t = jax.random.normal(jax.random.key(2), (4, 16, 4)), jnp.array([520.0])
+    # Four rows; `conditions` features, each of which serves equally many of them.
+    own, null = jax.random.normal(jax.random.key(3), (4, 16, 16)), jax.random.normal(jax.random.key(4), (4, 16, 16))
+    null = null[:conditions]
+
+    @jax.jit
+    def made():
+        time = module.apply(variables, t, method="embed_times")
+        ours, shared = (module.apply(variables, features, method="condition") for features in (own, null))
+        return module.apply(variables, x, time, GuidedPair(ours, shared) if guided else shared, method="velocity_at")
+
+    shared = jnp.repeat(null, 4 // conditions, axis=0)
+    expected = [
+        velocity(params, x[:, None], jnp.full((4, 1), 520.0), features)[:, 0]
+        for features in ((own, shared) if guided else (shared,))
+    ]
+    np.testing.assert_allclose(made(), jnp.stack(expected, axis=1).reshape(-1, 16, 4), rtol=1e-4, atol=1e-5)
 
 
 def test_visible_mask_is_a_prefix_of_the_features():

@@ -9,9 +9,12 @@ from tests.parameters import perturb
 from transdiff_jax.nn.attention import (
     CrossAttention,
     CrossKeysValues,
+    GuidedPair,
     KeysValues,
     SelfAttention,
     attend,
+    attend_pairs,
+    attend_rows,
     block_causal_mask,
 )
 from transdiff_jax.nn.layers import Dropout
@@ -50,6 +53,32 @@ def test_masked_tokens_do_not_enter_at_all():
     changed = attend(query, KeysValues(key.at[:, 3:].set(50.0), value.at[:, 3:].set(-50.0)), MASK)
     np.testing.assert_array_equal(made[:, :3], changed[:, :3])
     assert not np.allclose(made[:, 3:], changed[:, 3:])
+
+
+def test_rows_of_a_condition_attend_like_each_alone():
+    query, key, value = normal(0, 6, 5, 3, 4), normal(1, 2, 7, 3, 4), normal(2, 2, 7, 3, 4)
+    made = attend_rows(query, KeysValues(key, value))
+    alone = attend(query, KeysValues(jnp.repeat(key, 3, axis=0), jnp.repeat(value, 3, axis=0)))
+    np.testing.assert_allclose(made, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_halves_of_a_pair_attend_to_their_own():
+    query, own, null = normal(0, 6, 5, 3, 4), normal(1, 3, 7, 3, 4), normal(2, 1, 2, 3, 4)
+    made = attend_pairs(query, GuidedPair(KeysValues(own, own + 1), KeysValues(null, null + 1)))
+    np.testing.assert_allclose(made[0::2], attend(query[0::2], KeysValues(own, own + 1)), rtol=1e-5, atol=1e-6)
+    nulls = jnp.repeat(null, 3, axis=0)
+    np.testing.assert_allclose(made[1::2], attend(query[1::2], KeysValues(nulls, nulls + 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_self_attention_extended_is_the_whole():
+    x, module = normal(0, 2, 5, 6), SelfAttention(3, 0.0, jnp.float32)
+    params = {"params": perturb(module.init(jax.random.key(1), x)["params"])}
+    nothing = KeysValues(jnp.zeros((2, 0, 3, 2)), jnp.zeros((2, 0, 3, 2)))
+    first, cache = module.apply(params, x[:, :3], nothing, MASK[:3, :3], method="extend")
+    second, cache = module.apply(params, x[:, 3:], cache, method="extend")
+    assert cache.key.shape == cache.value.shape == (2, 5, 3, 2)
+    whole = module.apply(params, x, MASK)
+    np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_softmax_is_float32_under_bfloat16():

@@ -31,11 +31,14 @@ def interleave(conditional: Array, unconditional: Array) -> Array:
 
 
 def guide(velocity: VelocityFn, weight: float) -> VelocityFn:
-    """The guided velocity u + weight (c - u) of b rows, from a velocity over 2b interleaved rows (c, u)."""
+    """The guided velocity u + weight (c - u) of b rows, from one of b rows to the velocities of 2b interleaved (c, u).
+
+    The halves of a pair are at the same x, which `velocity` may make use of.
+    """
 
     def guided(x: Array, t: Array) -> Array:
         batch, *rest = x.shape
-        pairs = velocity(interleave(x, x), t).reshape(batch, 2, *rest)
+        pairs = velocity(x, t).reshape(batch, 2, *rest)
         conditional, unconditional = pairs[:, 0], pairs[:, 1]
         return unconditional + weight * (conditional - unconditional)
 

@@ -1,5 +1,7 @@
 """The diffusion decoder: the velocity network, conditioned on semantic features by cross-attention."""
 
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,8 @@ import numpy as np
 
 from transdiff_jax import sharding
 from transdiff_jax.config import ModelConfig
-from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, KeysValues, SelfAttention
+from transdiff_jax.flow.guidance import interleave
+from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, GuidedPair, KeysValues, SelfAttention
 from transdiff_jax.nn.layers import (
     Mlp,
     TimeEmbedding,
@@ -23,39 +26,59 @@ from transdiff_jax.nn.stack import stack
 Array = jax.Array
 
 
+class TimeCondition(NamedTuple):
+    """All modulation of the decoder at some times, one row for each."""
+
+    blocks: Array  # [rows, blocks, 6, width]: shift, scale and gate of attention, then of the MLP
+    output: Array  # [rows, 2, width]: shift and scale of the final layer
+
+
 class DecoderBlock(nn.Module):
     """Self-attention and MLP under adaLN-single modulation, with an unmodulated cross-attention between them."""
 
     config: ModelConfig
 
-    @nn.compact
-    def __call__(self, x: Array, keys_values: KeysValues, modulation: Array, mask: Array | None) -> tuple[Array, None]:
+    def setup(self) -> None:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        axes = (sharding.MODULATION, sharding.EMBED)
+        self.modulation = self.param("modulation", with_axes(modulation_init, *axes), (6, c.width))
+        self.attention_norm = layer_norm(dtype)
+        self.attention = SelfAttention(c.heads, c.dropout, dtype)
+        self.cross_norm = layer_norm(dtype)
+        self.cross_attention = CrossAttention(c.heads, c.dropout, dtype)
+        self.mlp_norm = layer_norm(dtype)
+        self.mlp = Mlp(c.width, c.dropout, dtype)
+
+    def __call__(self, x: Array, keys_values: KeysValues, shared: Array, mask: Array | None) -> tuple[Array, None]:
         """One block.
 
         Args:
             x: [b * r, tokens, width]: r inputs for each of b conditions, those of one condition together.
             keys_values: of the condition, [b, semantic tokens, heads, head_dim].
-            modulation: shared part [b * r, 6, width]: shift, scale and gate of attention, then of the MLP.
+            shared: the part of the modulation that all blocks share [b * r, 6, width].
             mask: boolean [r * tokens, semantic tokens], or None.
         """
-        c = self.config
-        dtype = jnp.dtype(c.dtype)
-        axes = (sharding.MODULATION, sharding.EMBED)
-        table = self.param("modulation", with_axes(modulation_init, *axes), (6, c.width)).astype(dtype)
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.unstack(table + modulation, axis=1)
+        modulation = self.modulation.astype(shared.dtype) + shared
+        return self.after_attention(self.self_attention(x, modulation), keys_values, modulation, mask), None
 
-        normed = modulate(layer_norm(dtype, name="attention_norm")(x), shift1, scale1)
-        x = x + gate1[:, None] * SelfAttention(c.heads, c.dropout, dtype, name="attention")(normed)
+    def self_attention(self, x: Array, modulation: Array) -> Array:
+        """The part of the block before it looks at the condition; one row of modulation may serve all of x."""
+        shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
+        return x + gate[:, None] * self.attention(modulate(self.attention_norm(x), shift, scale))
 
-        # The r inputs of a condition attend to it as one long query: its keys and values are not repeated.
-        rows, tokens, width = x.shape
-        conditions = keys_values.key.shape[0]
-        normed = layer_norm(dtype, name="cross_norm")(x).reshape(conditions, rows // conditions * tokens, width)
-        attended = CrossAttention(c.heads, c.dropout, dtype, name="cross_attention")(normed, keys_values, mask)
-        x = x + attended.reshape(rows, tokens, width)
+    def after_attention(
+        self, x: Array, keys_values: KeysValues | GuidedPair, modulation: Array, mask: Array | None = None
+    ) -> Array:
+        """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
+        shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
+        x = x + self.cross_attention(self.cross_norm(x), keys_values, mask)
+        return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
 
-        normed = modulate(layer_norm(dtype, name="mlp_norm")(x), shift2, scale2)
-        return x + gate2[:, None] * Mlp(c.width, c.dropout, dtype, name="mlp")(normed), None
+
+def _layer(tree: Any, index: int) -> Any:
+    """One layer of a tree whose leaves stack the layers on their leading axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 class VelocityDecoder(nn.Module):
@@ -116,15 +139,55 @@ class VelocityDecoder(nn.Module):
         c = self.config
         self._check(x_t, timesteps, keys_values, visible)
         conditions, inputs, tokens, _ = x_t.shape
-        rows, dtype = conditions * inputs, jnp.dtype(c.dtype)
-        embedding, modulation = self.time_embedding(timesteps.reshape(rows))
-        x = self.input_projection(x_t.reshape(rows, tokens, c.latent_channels).astype(dtype))
-        x = x + self.position_embedding.astype(dtype)
+        rows = conditions * inputs
+        embedding, shared = self.time_embedding(timesteps.reshape(rows))
         mask = None if visible is None else np.repeat(visible, tokens, axis=0)
-        x, _ = self.blocks(x, keys_values, modulation, mask)
-        table = self.output_modulation.astype(dtype) + embedding[:, None]
-        x = self.output_projection(modulate(self.output_norm(x), table[:, 0], table[:, 1]))
-        return x.astype(jnp.float32).reshape(x_t.shape)
+        x = self._embed(x_t.reshape(rows, tokens, c.latent_channels))
+        x, _ = self.blocks(x, keys_values, shared, mask)
+        return self._project(x, self._output_table(embedding)).reshape(x_t.shape)
+
+    def embed_times(self, timesteps: Array) -> TimeCondition:
+        """Times [n] in [0, 1000] -> what the network needs of them, for all steps of a sampler at once."""
+        embedding, shared = self.time_embedding(timesteps)
+        tables = self.blocks.variables["params"]["modulation"].astype(shared.dtype)
+        return TimeCondition(tables + shared[:, None], self._output_table(embedding))
+
+    def velocity_at(self, x_t: Array, time: TimeCondition, keys_values: KeysValues | GuidedPair) -> Array:
+        """The velocity of a sampler's step: all rows are at one time, and the halves of a guided pair at one x.
+
+        The halves share all that comes before the first cross-attention, and may share keys and values. Layers are
+        written out, as in a sampler's loop they should be.
+
+        Args:
+            x_t: [b, latent tokens, channels].
+            time: of one row.
+            keys_values: from `condition`, of b rows or of some that serve b / n rows each; or a guided pair of such.
+
+        Returns:
+            Velocity shaped like `x_t`, or [2b, ...] of interleaved (conditional, unconditional) rows; float32.
+        """
+        x = self._embed(x_t)
+        for index in range(self.config.decoder_blocks):
+            params, layer = _layer((self.blocks.variables["params"], keys_values), index)
+            block = DecoderBlock(self.config, parent=None).bind({"params": params})
+            x = block.self_attention(x, time.blocks[:, index])
+            if index == 0 and isinstance(keys_values, GuidedPair):
+                x = interleave(x, x)
+            x = block.after_attention(x, layer, time.blocks[:, index])
+        return self._project(x, time.output)
+
+    def _embed(self, x_t: Array) -> Array:
+        """Noisy latents [rows, tokens, channels] -> [rows, tokens, width]."""
+        dtype = jnp.dtype(self.config.dtype)
+        return self.input_projection(x_t.astype(dtype)) + self.position_embedding.astype(dtype)
+
+    def _output_table(self, embedding: Array) -> Array:
+        """Time embedding [rows, width] -> shift and scale of the final layer [rows, 2, width]."""
+        return self.output_modulation.astype(embedding.dtype) + embedding[:, None]
+
+    def _project(self, x: Array, table: Array) -> Array:
+        """The final layer: [rows, tokens, width] -> velocity [rows, tokens, channels], float32."""
+        return self.output_projection(modulate(self.output_norm(x), table[:, 0], table[:, 1])).astype(jnp.float32)
 
     def _check(self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None) -> None:
         c = self.config

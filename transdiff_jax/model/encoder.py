@@ -9,7 +9,7 @@ import numpy as np
 
 from transdiff_jax import sharding
 from transdiff_jax.config import ModelConfig
-from transdiff_jax.nn.attention import SelfAttention, block_causal_mask
+from transdiff_jax.nn.attention import KeysValues, SelfAttention, block_causal_mask
 from transdiff_jax.nn.layers import Mlp, dense, embedding_init, layer_norm, with_axes
 from transdiff_jax.nn.patches import patchify
 from transdiff_jax.nn.stack import stack
@@ -24,20 +24,41 @@ class Semantics(NamedTuple):
     encoded: Array  # before that embedding: what the semantic diversity is measured on
 
 
+class Prefix(NamedTuple):
+    """A sequence encoded so far: what the decoder and the next group need of it."""
+
+    features: Array  # z of the newest group, [b, tokens_per_image, width]
+    cache: KeysValues | None  # of all tokens in every block, [blocks, b, tokens, heads, head_dim]; None with one image
+
+
 class EncoderBlock(nn.Module):
     """Pre-norm Transformer block."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> tuple[Array, None]:
-        """[b, tokens, width] -> the same (and None: the block has no output beside its carry)."""
+    def __call__(self, x: Array, mask: Array | None, earlier: KeysValues | None) -> tuple[Array, KeysValues | None]:
+        """One block.
+
+        Args:
+            x: [b, tokens, width].
+            mask: boolean [tokens, earlier and own tokens], or None.
+            earlier: of the tokens before these in this block, [b, m, heads, head_dim]; None where nothing is cached.
+
+        Returns:
+            [b, tokens, width], and the keys and values of all tokens if `earlier` was given.
+        """
         c = self.config
         dtype = jnp.dtype(c.dtype)
         attention = SelfAttention(c.heads, c.dropout, dtype, name="attention")
-        x = x + attention(layer_norm(dtype, name="attention_norm")(x), mask)
+        normed, cache = layer_norm(dtype, name="attention_norm")(x), None
+        if earlier is None:
+            x = x + attention(normed, mask)
+        else:
+            attended, cache = attention.extend(normed, earlier, mask)
+            x = x + attended
         x = x + Mlp(c.width, c.dropout, dtype, name="mlp")(layer_norm(dtype, name="mlp_norm")(x))
-        return x, None
+        return x, cache
 
 
 class SemanticEncoder(nn.Module):
@@ -68,7 +89,7 @@ class SemanticEncoder(nn.Module):
             self.reference_projection = dense(c.width, (sharding.LATENT, sharding.EMBED), dtype)
         self.input_norm = layer_norm(dtype)
         self.output_norm = layer_norm(dtype)
-        blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast,), remat=c.remat, unroll=self.unroll)
+        blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat, unroll=self.unroll)
         self.blocks = blocks(c)
 
     def __call__(self, labels: Array, null: Array, references: Array | None = None) -> Semantics:
@@ -85,20 +106,59 @@ class SemanticEncoder(nn.Module):
         Raises:
             ValueError: shapes that do not fit each other or the configuration.
         """
-        c = self.config
         self._check(labels, null, references)
-        batch, dtype = len(labels), jnp.dtype(c.dtype)
-        vector = jnp.where(null[:, None], self.null_class, self.class_embedding[labels])
-        class_tokens = jnp.broadcast_to(vector[:, None], (batch, c.class_tokens, c.width))
-        mask_tokens = jnp.broadcast_to(self.mask_embedding, (batch, c.tokens_per_image, c.width))
-        groups = [class_tokens.astype(dtype), mask_tokens.astype(dtype)]
+        x = self._embed_class(labels, null)
         if references is not None:
-            groups.append(self._embed_references(references))
-        x = jnp.concatenate(groups, axis=1)
-        x = self.input_norm(x + self.position_embedding[: x.shape[1]].astype(dtype))
-        x, _ = self.blocks(x, self._mask(x.shape[1]))
-        encoded = self.output_norm(x)[:, c.class_tokens :]
-        return Semantics(encoded + self.output_position_embedding[: encoded.shape[1]].astype(dtype), encoded)
+            x = jnp.concatenate([x, self._embed_references(references)], axis=1)
+        return self._transform(x, 0, self._mask(x.shape[1]), None)[0]
+
+    def start(self, labels: Array, null: Array) -> Prefix:
+        """The part of a sequence that depends on the class alone: class tokens and group 0.
+
+        Args:
+            labels: class indices [b] in [0, num_classes).
+            null: [b], True where the null class replaces the label.
+        """
+        c = self.config
+        self._check(labels, null, None)
+        x, empty = self._embed_class(labels, null), None
+        if c.num_images > 1:
+            nothing = jnp.zeros((c.encoder_blocks, len(x), 0, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
+            empty = KeysValues(nothing, nothing)
+        semantics, cache = self._transform(x, 0, self._mask(x.shape[1]), empty)
+        return Prefix(semantics.features, cache)
+
+    def extend(self, image: Array, cache: KeysValues) -> Prefix:
+        """One more group: block-causal attention makes the tokens before it those of `cache`, whatever follows.
+
+        Args:
+            image: latent of the image before the group [b, h, w, channels].
+            cache: of `start` or of the last `extend`.
+        """
+        # A group sees itself and all before it: no mask.
+        semantics, cache = self._transform(self._embed_references(image[:, None]), cache.key.shape[2], None, cache)
+        return Prefix(semantics.features, cache)
+
+    def _embed_class(self, labels: Array, null: Array) -> Array:
+        """Class tokens and group 0 before their position embedding, [b, class_tokens + tokens_per_image, width]."""
+        c = self.config
+        vector = jnp.where(null[:, None], self.null_class, self.class_embedding[labels])
+        class_tokens = jnp.broadcast_to(vector[:, None], (len(labels), c.class_tokens, c.width))
+        mask_tokens = jnp.broadcast_to(self.mask_embedding, (len(labels), c.tokens_per_image, c.width))
+        return jnp.concatenate([class_tokens, mask_tokens], axis=1).astype(jnp.dtype(c.dtype))
+
+    def _transform(
+        self, x: Array, first: int, mask: np.ndarray | None, earlier: KeysValues | None
+    ) -> tuple[Semantics, KeysValues | None]:
+        """Tokens from position `first` on, through all blocks; the class tokens among them are dropped at the end."""
+        c = self.config
+        dtype, last = jnp.dtype(c.dtype), first + x.shape[1]
+        x = self.input_norm(x + self.position_embedding[first:last].astype(dtype))
+        x, cache = self.blocks(x, mask, earlier)
+        first_image = max(first, c.class_tokens)
+        encoded = self.output_norm(x)[:, first_image - first :]
+        positions = self.output_position_embedding[first_image - c.class_tokens : last - c.class_tokens]
+        return Semantics(encoded + positions.astype(dtype), encoded), cache
 
     def _embed_references(self, references: Array) -> Array:
         c = self.config

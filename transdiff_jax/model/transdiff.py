@@ -11,9 +11,9 @@ from transdiff_jax import rng
 from transdiff_jax.config import LossConfig, ModelConfig
 from transdiff_jax.flow.path import interpolate, velocity_target
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, draw_training_timesteps
-from transdiff_jax.model.decoder import VelocityDecoder
-from transdiff_jax.model.encoder import SemanticEncoder, Semantics
-from transdiff_jax.nn.attention import KeysValues
+from transdiff_jax.model.decoder import TimeCondition, VelocityDecoder
+from transdiff_jax.model.encoder import Prefix, SemanticEncoder, Semantics
+from transdiff_jax.nn.attention import GuidedPair, KeysValues
 
 Array = jax.Array
 Params = dict
@@ -33,6 +33,14 @@ class TransDiff(nn.Module):
         """Semantic features of a class and earlier images; see `SemanticEncoder`."""
         return self.encoder(labels, null, references)
 
+    def start(self, labels: Array, null: Array) -> Prefix:
+        """What depends on the class alone; see `SemanticEncoder.start`."""
+        return self.encoder.start(labels, null)
+
+    def extend(self, image: Array, cache: KeysValues) -> Prefix:
+        """One more image's group; see `SemanticEncoder.extend`."""
+        return self.encoder.extend(image, cache)
+
     def condition(self, features: Array) -> KeysValues:
         """Semantic features -> what the velocity needs of them; see `VelocityDecoder.condition`."""
         return self.decoder.condition(features)
@@ -42,6 +50,14 @@ class TransDiff(nn.Module):
     ) -> Array:
         """Velocity of noisy latents under a condition; see `VelocityDecoder`."""
         return self.decoder(x_t, timesteps, keys_values, visible)
+
+    def embed_times(self, timesteps: Array) -> TimeCondition:
+        """What the velocity needs of times; see `VelocityDecoder.embed_times`."""
+        return self.decoder.embed_times(timesteps)
+
+    def velocity_at(self, x_t: Array, time: TimeCondition, keys_values: KeysValues | GuidedPair) -> Array:
+        """Velocity of a sampler's step; see `VelocityDecoder.velocity_at`."""
+        return self.decoder.velocity_at(x_t, time, keys_values)
 
     def __call__(self, labels: Array, null: Array, references: Array | None, x_t: Array, timesteps: Array) -> Array:
         """Features, then velocity: touches every parameter, for `init`."""

@@ -1,4 +1,4 @@
-"""Multi-head attention: self, cross (with keys and values made apart), and the block-causal mask of MRAR."""
+"""Multi-head attention: self, whole or cached; cross, with keys and values made apart; MRAR's block-causal mask."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +19,18 @@ class KeysValues(NamedTuple):
 
     key: Array
     value: Array
+
+
+class GuidedPair(NamedTuple):
+    """What the halves of guided pairs attend to; either may serve several pairs, as in `attend_rows`."""
+
+    conditional: KeysValues
+    unconditional: KeysValues
+
+
+def append_tokens(earlier: KeysValues, new: KeysValues) -> KeysValues:
+    """[..., m, heads, head_dim] and [..., n, heads, head_dim] -> [..., m + n, heads, head_dim]."""
+    return KeysValues(*(jnp.concatenate(pair, axis=-3) for pair in zip(earlier, new, strict=True)))
 
 
 def block_causal_mask(block_sizes: tuple[int, ...]) -> np.ndarray:
@@ -56,6 +68,39 @@ def attend(
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
+def attend_rows(
+    query: Array,
+    keys_values: KeysValues,
+    mask: Array | np.ndarray | None = None,
+    drop: Callable[[Array], Array] = lambda weights: weights,
+) -> Array:
+    """`attend` from r rows for each of b conditions, those of one condition together.
+
+    They attend as one long query, so that the keys and values of a condition are not repeated.
+
+    Args:
+        query: [b * r, q, heads, head_dim].
+        keys_values: [b, k, heads, head_dim].
+        mask: boolean [r * q, k], or None.
+        drop: applied to the attention weights [b, heads, r * q, k].
+
+    Returns:
+        Like `query`.
+    """
+    rows, tokens, *head = query.shape
+    conditions = len(keys_values.key)
+    long = query.reshape(conditions, rows // conditions * tokens, *head)
+    return attend(long, keys_values, mask, drop).reshape(query.shape)
+
+
+def attend_pairs(query: Array, pair: GuidedPair) -> Array:
+    """`attend_rows` of interleaved guided pairs, [2b, q, heads, head_dim] -> the same; each half to its own."""
+    rows, *rest = query.shape
+    halves = query.reshape(rows // 2, 2, *rest)
+    attended = [attend_rows(halves[:, half], keys_values) for half, keys_values in enumerate(pair)]
+    return jnp.stack(attended, axis=1).reshape(query.shape)
+
+
 def _project_heads(x: Array, width: int, dtype: jnp.dtype) -> Array:
     axes = (sharding.HEADS, sharding.HEAD_DIM, sharding.EMBED)
     return dense(width, axes, dtype, contract=2, name="output")(x)
@@ -68,15 +113,35 @@ class SelfAttention(nn.Module):
     dropout: float
     dtype: jnp.dtype
 
-    @nn.compact
     def __call__(self, x: Array, mask: Array | np.ndarray | None = None) -> Array:
         """[b, tokens, width] -> the same; `mask` [tokens, tokens] as in `attend`."""
+        return self._attend(x, mask, None)[0]
+
+    def extend(self, x: Array, earlier: KeysValues, mask: Array | np.ndarray | None = None) -> tuple[Array, KeysValues]:
+        """The same for tokens that follow others, of which only keys and values are left.
+
+        Args:
+            x: the new tokens [b, n, width].
+            earlier: [b, m, heads, head_dim] of the tokens before them; m may be 0.
+            mask: boolean [n, m + n] as in `attend`, or None.
+
+        Returns:
+            The new tokens' result, and the keys and values of all m + n.
+        """
+        return self._attend(x, mask, earlier)
+
+    @nn.compact
+    def _attend(
+        self, x: Array, mask: Array | np.ndarray | None, earlier: KeysValues | None
+    ) -> tuple[Array, KeysValues]:
         width = x.shape[-1]
         axes = (sharding.EMBED, sharding.QKV, sharding.HEADS, sharding.HEAD_DIM)
         qkv = dense((3, self.heads, width // self.heads), axes, self.dtype, name="qkv")(x)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        x = attend(query, KeysValues(key, value), mask, Dropout(self.dropout))
-        return Dropout(self.dropout)(_project_heads(x, width, self.dtype))
+        query, keys_values = qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
+        if earlier is not None:
+            keys_values = append_tokens(earlier, keys_values)
+        x = attend(query, keys_values, mask, Dropout(self.dropout))
+        return Dropout(self.dropout)(_project_heads(x, width, self.dtype)), keys_values
 
 
 class CrossKeysValues(nn.Module):
@@ -103,10 +168,13 @@ class CrossAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Array, keys_values: KeysValues, mask: Array | np.ndarray | None = None) -> Array:
-        """[b, q, width] attending to [b, k, heads, head_dim]; `mask` [q, k] as in `attend`."""
+    def __call__(self, x: Array, keys_values: KeysValues | GuidedPair, mask: Array | np.ndarray | None = None) -> Array:
+        """[b * r, q, width] attending to [b, k, heads, head_dim] as in `attend_rows`, or to a guided pair."""
         width = x.shape[-1]
         axes = (sharding.EMBED, sharding.HEADS, sharding.HEAD_DIM)
         query = dense((self.heads, width // self.heads), axes, self.dtype, name="query")(x)
-        x = attend(query, keys_values, mask, Dropout(self.dropout))
+        if isinstance(keys_values, GuidedPair):
+            x = attend_pairs(query, keys_values)
+        else:
+            x = attend_rows(query, keys_values, mask, Dropout(self.dropout))
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype))

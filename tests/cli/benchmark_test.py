@@ -1,0 +1,31 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from transdiff_jax.cli import benchmark
+from transdiff_jax.errors import UserError
+
+CONFIG = Path(__file__).parents[2] / "configs" / "transdiff_l.py"
+L = ["--what=sample", f"--config={CONFIG}", "--flops_only"]
+
+
+def run(capsys, *flags):
+    benchmark.FLAGS.unparse_flags()
+    benchmark.FLAGS(["benchmark", *L, "--batch_size=64", "--repetitions=3", *flags])
+    benchmark.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    return json.loads(line)
+
+
+def test_flops_of_a_published_model(capsys):
+    record = run(capsys)
+    assert record["naive_flops_per_image"] / 1e12 == pytest.approx(30.16, rel=0.02)
+    assert record["flops_per_image"] / 1e12 == pytest.approx(25.77, rel=0.02)
+    assert record["batch_size"] == record["sampling"]["batch_size"] == 64
+
+
+@pytest.mark.parametrize("flag", ["--batch_size=0", "--repetitions=0"])
+def test_numbers_out_of_range(capsys, flag):
+    with pytest.raises(UserError, match=f"{flag} must be at least 1"):
+        run(capsys, flag)

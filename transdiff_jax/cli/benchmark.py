@@ -1,0 +1,64 @@
+"""Measures how fast a configuration runs, with random weights; prints one JSON line.
+
+python -m transdiff_jax.cli.benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+"""
+
+import dataclasses
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from transdiff_jax import sharding
+from transdiff_jax.benchmark import benchmark_sample
+from transdiff_jax.cli import app
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+WHAT = flags.DEFINE_enum("what", None, ["sample"], "What to measure.", flag_values=FLAGS)
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file; any field is overridden by --config.section.field=value.",
+    lock_config=True,
+    flag_values=FLAGS,
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images at once, over all devices; default: the configuration's.", flag_values=FLAGS
+)
+REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Timed batches; the median counts.", flag_values=FLAGS)
+FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing.", flag_values=FLAGS)
+COMPARE_NAIVE = flags.DEFINE_bool(
+    "compare_naive", False, "Also time a sampler that shares no work, in turns with the other.", flag_values=FLAGS
+)
+flags.mark_flags_as_required(["what", "config"], FLAGS)
+
+
+def _config() -> Config:
+    config = app.read_config(CONFIG)
+    if BATCH_SIZE.value is None:
+        return config
+    if BATCH_SIZE.value < 1:
+        raise UserError(f"--batch_size={BATCH_SIZE.value} must be at least 1")
+    return dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, batch_size=BATCH_SIZE.value))
+
+
+def main() -> None:
+    """Measures and prints the record."""
+    if REPETITIONS.value < 1:
+        raise UserError(f"--repetitions={REPETITIONS.value} must be at least 1")
+    config = _config()
+    mesh = sharding.make_mesh(config.mesh)
+    record = benchmark_sample(
+        config,
+        mesh,
+        repetitions=REPETITIONS.value,
+        compare_naive=COMPARE_NAIVE.value,
+        flops_only=FLOPS_ONLY.value,
+    )
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS)

@@ -1,0 +1,144 @@
+"""Floating-point operations of one sample and of one training row, counted by hand: two for each multiply-add.
+
+Matrix products and attention only; norms, activations and softmax add about 1 %. XLA's own count is no substitute: it
+counts the body of a loop once. What a mask hides counts, since it is computed.
+"""
+
+import dataclasses
+
+from transdiff_jax.config import ModelConfig, SamplingConfig
+from transdiff_jax.flow.guidance import is_guided
+from transdiff_jax.nn.layers import TIME_FEATURES
+
+PUBLISHED_CLASSES_PER_SAMPLE = 1 / 50  # published sets hold 50 images of a class
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharing:
+    """Which work of a sample is done once; each field is one saving of the sampler."""
+
+    keys_values: bool = True  # cross-attention keys, values and condition projection: once an image, not once a step
+    times: bool = True  # time embeddings: for all rows of all samples, not for each row
+    first_attention: bool = True  # block 0 up to its cross-attention: once a guided pair
+    classes: bool = True  # start of the sequence: once a class and, for the null class, once a batch
+    cache: bool = True  # MRAR: each group of the sequence once, not at every later image again
+
+
+NAIVE = Sharing(keys_values=False, times=False, first_attention=False, classes=False, cache=False)
+
+
+def encoder_block_flops(model: ModelConfig, tokens: int, attended: int) -> int:
+    """One encoder block for `tokens` tokens that attend to `attended`."""
+    return tokens * (24 * model.width**2 + 4 * attended * model.width)
+
+
+def self_attention_flops(model: ModelConfig) -> int:
+    """Self-attention of one decoder block, one row."""
+    tokens = model.latent_tokens
+    return tokens * (8 * model.width**2 + 4 * tokens * model.width)
+
+
+def after_attention_flops(model: ModelConfig, semantic_tokens: int) -> int:
+    """Cross-attention (its keys and values given) and MLP of one decoder block, one row."""
+    return model.latent_tokens * (20 * model.width**2 + 4 * semantic_tokens * model.width)
+
+
+def condition_flops(model: ModelConfig, semantic_tokens: int) -> int:
+    """Condition projection, and keys and values of all decoder blocks."""
+    return semantic_tokens * (2 + 4 * model.decoder_blocks) * model.width**2
+
+
+def time_flops(model: ModelConfig) -> int:
+    """Embedding and shared modulation of one time."""
+    return 2 * (TIME_FEATURES + 7 * model.width) * model.width
+
+
+def encoder_flops(model: ModelConfig, groups: int, cached: int = 0) -> int:
+    """The semantic encoder over class tokens and `groups` groups, of which the first `cached` are known."""
+    tokens = model.class_tokens + groups * model.tokens_per_image
+    new = tokens - (model.class_tokens + cached * model.tokens_per_image if cached else 0)
+    patch = model.latent_channels * model.reference_patch**2
+    references = 2 * (groups - max(cached, 1)) * model.tokens_per_image * patch * model.width
+    return references + model.encoder_blocks * encoder_block_flops(model, new, tokens)
+
+
+def velocity_flops(model: ModelConfig, semantic_tokens: int) -> int:
+    """One decoder pass of one row; keys, values and time embedding not included."""
+    block = self_attention_flops(model) + after_attention_flops(model, semantic_tokens)
+    ends = 4 * model.latent_tokens * model.latent_channels * model.width
+    return ends + model.decoder_blocks * block
+
+
+def sample_flops(
+    model: ModelConfig,
+    sampling: SamplingConfig,
+    sharing: Sharing = Sharing(),
+    classes_per_sample: float = PUBLISHED_CLASSES_PER_SAMPLE,
+) -> float:
+    """One sample: all images of its sequence, without decoding them to pixels.
+
+    Args:
+        model: sizes.
+        sampling: steps and guidance.
+        sharing: what is computed once.
+        classes_per_sample: starts of sequences that are encoded for each sample where classes are shared.
+    """
+    weights = sampling.guidance if len(sampling.guidance) > 1 else sampling.guidance * model.num_images
+    halves = 2 if any(map(is_guided, weights)) else 1
+    total = 0.0
+    for image, weight in enumerate(weights):
+        rows = 2 if is_guided(weight) else 1
+        total += sampling.steps * _step_flops(model, image, rows, sharing)
+        total += _encoding_flops(model, image, halves if sharing.cache else rows, sharing, classes_per_sample)
+        if sharing.keys_values:
+            total += _once_flops(model, image, halves if sharing.cache else rows, sharing)
+    return total
+
+
+def sample_flops_by_saving(
+    model: ModelConfig, sampling: SamplingConfig, classes_per_sample: float = PUBLISHED_CLASSES_PER_SAMPLE
+) -> dict[str, float]:
+    """FLOPs of one sample with no saving, then with one after the other added."""
+    sharing, counts = NAIVE, {"naive": sample_flops(model, sampling, NAIVE)}
+    for field in dataclasses.fields(Sharing):
+        sharing = dataclasses.replace(sharing, **{field.name: True})
+        counts[field.name] = sample_flops(model, sampling, sharing, classes_per_sample)
+    return counts
+
+
+def training_flops(model: ModelConfig, pairs_per_latent: int) -> int:
+    """One row (all images of a sequence) of a training step: the backward pass costs twice the forward pass."""
+    inputs = model.num_images * pairs_per_latent
+    decoder = inputs * (velocity_flops(model, model.semantic_tokens) + time_flops(model))
+    return 3 * (encoder_flops(model, model.num_images) + condition_flops(model, model.semantic_tokens) + decoder)
+
+
+def _step_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> int:
+    """One solver step of one sample's image, of one row or a guided pair."""
+    semantic_tokens = (image + 1) * model.tokens_per_image
+    total = rows * velocity_flops(model, semantic_tokens)
+    if not sharing.keys_values:
+        total += rows * condition_flops(model, semantic_tokens)
+    if not sharing.times:
+        total += rows * time_flops(model)
+    if sharing.first_attention:
+        projection = 2 * model.latent_tokens * model.latent_channels * model.width
+        total -= (rows - 1) * (projection + self_attention_flops(model))
+    return total
+
+
+def _encoding_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing, classes_per_sample: float) -> float:
+    """The semantic encoder's share in one image."""
+    if image and sharing.cache:
+        return rows * encoder_flops(model, image + 1, cached=image)
+    if image:
+        return rows * encoder_flops(model, image + 1)
+    return (classes_per_sample if sharing.classes else rows) * encoder_flops(model, 1)
+
+
+def _once_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> int:
+    """Keys and values that are made once for one image."""
+    if image == 0 and sharing.classes:
+        rows = 1  # the null class's serve the whole batch
+    new = 1 if sharing.cache else image + 1
+    return rows * condition_flops(model, new * model.tokens_per_image)
