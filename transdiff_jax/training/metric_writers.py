@@ -101,8 +101,8 @@ def make_writer(workdir: Path) -> metric_writers.MetricWriter:
 def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric of a metrics.jsonl.
 
-    A resumed run writes the steps after its checkpoint again (with the same values); the last line of a step counts,
-    and a last line cut off by a kill is passed over.
+    A resumed run writes the steps after its checkpoint again: the last line of a step counts. (Its first values may be
+    means over fewer steps, where the checkpoint lay between two logs.) A line cut off by a kill is passed over.
     """
     values: dict[int, float] = {}
     for line in path.read_text().splitlines():
