@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from transdiff_jax.config import Config, default_config_dict
+from transdiff_jax.config import Config, default_config_dict, make_config
 
 # Before anything touches a device: the tests shard over eight virtual ones.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -37,7 +37,7 @@ def tiny_config(mrar: bool = False, **sections) -> Config:
     config.sampling.update(steps=3, batch_size=8)
     for section, fields in sections.items():
         config[section].update(fields)
-    return Config.from_dict(config.to_dict())
+    return make_config(config.to_dict())
 
 
 @pytest.fixture(params=[False, True], ids=["one_step", "mrar"])

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import tiny_config
 from transdiff_jax import generation, image_writer, sample_set, sharding
 from transdiff_jax.checkpoint import Weights
-from transdiff_jax.config import Config, MeshConfig
+from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_bytes
 from transdiff_jax.generation import SampleRequest, generate
@@ -87,7 +87,7 @@ def test_record(finished):
     assert record["settings"]["checkpoint_sha256"] == "digest"
     assert record["settings"]["seed"] == 3
     assert record["settings"]["sampling"]["steps"] == 2
-    assert Config.from_dict(record["config"]) == CONFIG
+    assert make_config(record["config"]) == CONFIG
     assert record["images_made"] == 6
     assert record["images_per_second"] > 0
     (run,) = record["runs"]

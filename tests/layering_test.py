@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import transdiff_jax
-from transdiff_jax.config import Config, load_config_dict
+from transdiff_jax.config import Config, load_config_dict, make_config
 
 PACKAGE = Path(transdiff_jax.__file__).parent
 CONFIGS = sorted((PACKAGE.parent / "configs").rglob("*.py"))
@@ -119,7 +119,7 @@ def test_every_module_imports(module):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid(path):
-    config = Config.from_dict(load_config_dict(path).to_dict())
+    config = make_config(load_config_dict(path).to_dict())
     assert config != Config()
     # The header says how to run it.
     assert f"--config={path.relative_to(PACKAGE.parent)}" in ast.get_docstring(ast.parse(path.read_text()))

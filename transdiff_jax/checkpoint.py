@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 
-from transdiff_jax.config import Config
+from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import lock
 from transdiff_jax.manifest import MANIFEST, find_damage, sha256, write_manifest
@@ -48,7 +48,7 @@ class RunRecord:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunRecord":
         """Raises a UserError if the configuration has fields that this version does not know."""
-        return cls(Config.from_dict(value["config"]), value["data"], value["train_seconds"])
+        return cls(make_config(value["config"]), value["data"], value["train_seconds"])
 
 
 class CheckpointStore:

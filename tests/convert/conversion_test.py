@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import tiny_config
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import CheckpointStore, load_weights
-from transdiff_jax.config import Config, MeshConfig, ModelConfig
+from transdiff_jax.config import MeshConfig, ModelConfig, make_config
 from transdiff_jax.convert import kl16, transdiff
 from transdiff_jax.convert.conversion import (
     RELEASE_FILE,
@@ -199,7 +199,7 @@ def test_a_converted_model_is_sampled_with_a_converted_tokenizer(tmp_path):
     weights = load_weights(tmp_path / "run", mesh())
     values = weights.config.to_dict()
     values["sampling"]["steps"] = 2
-    sampler = make_sampler(Config.from_dict(values), mesh())
+    sampler = make_sampler(make_config(values), mesh())
     images = sampler(weights.params, np.array([0, 2]), 0, np.array([0, 1]))
     assert images.shape == (2, 1, 64, 64, 3)
     assert images.dtype == np.uint8

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from transdiff_jax.config import make_config
 from transdiff_jax.data.pipeline import TrainingData, training_rows
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.errors import UserError
@@ -75,7 +76,7 @@ def test_rows_are_random_access_and_follow_the_seed(digits_config):
     for position in (500, 3, 100_000):
         assert_equal([rows[position]], [again[position]])
     config = digits_config(True, data=TEST).to_dict() | {"seed": 1}
-    other = training_rows(type(digits_config()).from_dict(config))
+    other = training_rows(make_config(config))
     assert [rows[k]["index"].tolist() for k in range(8)] != [other[k]["index"].tolist() for k in range(8)]
 
 

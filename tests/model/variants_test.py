@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from transdiff_jax.config import Config, SamplingConfig, load_config_dict
+from transdiff_jax.config import Config, SamplingConfig, load_config_dict, make_config
 from transdiff_jax.convert.transdiff import name_table
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import init_params
@@ -81,7 +81,7 @@ def test_default_model_is_the_smallest_published_one():
     ],
 )
 def test_config_files_are_the_published_recipes(size, kind, suffix, recipe):
-    config = Config.from_dict(load_config_dict(CONFIGS / f"transdiff_{size}{suffix}.py").to_dict())
+    config = make_config(load_config_dict(CONFIGS / f"transdiff_{size}{suffix}.py").to_dict())
     assert dataclasses.replace(config.model, dtype="float32", remat="none") == published_model(size, kind)
     scored = size if (size, kind) in SAMPLING else "l"
     guidance, drift_scale, noise_scale = SAMPLING[scored, kind]

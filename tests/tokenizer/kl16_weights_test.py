@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax.config import Config
+from transdiff_jax.config import make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, make_tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config
@@ -28,7 +28,7 @@ def config_with(folder, **model):
     values["model"] |= {"latent_channels": 16, **model}
     values["data"] |= {"image_size": 64, "image_channels": 3}
     values["tokenizer"] |= {"kind": "kl16", "weights": str(folder), "slice_size": 5, "dtype": "bfloat16"}
-    return Config.from_dict(values)
+    return make_config(values)
 
 
 def test_weights_come_back_as_they_were(saved):

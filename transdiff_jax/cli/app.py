@@ -12,7 +12,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from transdiff_jax.config import Config
+from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 
 USER_ERROR_CODE = 2
@@ -47,7 +47,7 @@ def read_config(holder: flags.FlagHolder) -> Config:
         values = dict(holder.value)
     except OSError as error:  # ml_collections puts off the error of a file that it could not open to the first use
         raise UserError(f"--config: {error.__cause__ or error}") from None
-    return Config.from_dict(values)
+    return make_config(values)
 
 
 def folder(name: str) -> Path:

@@ -10,7 +10,7 @@ from absl import flags
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import load_weights
 from transdiff_jax.cli import app
-from transdiff_jax.config import Config, MeshConfig
+from transdiff_jax.config import Config, MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.generation import SampleRequest, generate
@@ -71,7 +71,7 @@ def _with_flags(config: Config) -> Config:
     values["sampling"] |= {name: value for name, value in given.items() if value is not None}
     if TOKENIZER.value is not None:
         values["tokenizer"]["weights"] = TOKENIZER.value
-    return Config.from_dict(values)
+    return make_config(values)
 
 
 def _number(flag: str, text: str, kind: type) -> int | float:

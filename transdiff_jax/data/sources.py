@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
-from transdiff_jax.config import TFDS_PREFIX, DataConfig
+from transdiff_jax.config import DataConfig
+from transdiff_jax.config.schema import TFDS_PREFIX
 from transdiff_jax.data.digits import prepare_digits
 from transdiff_jax.errors import UserError
 

@@ -1,0 +1,148 @@
+"""The fields of a configuration: schema, defaults and documentation in one."""
+
+import dataclasses
+from typing import Any, Literal
+
+TFDS_PREFIX = "tfds:"  # of DataConfig.source
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the two networks. 1-step AR is MRAR with one image (SPEC of the paper: section 3, figure 2)."""
+
+    width: int = 768  # d: token width of both networks
+    heads: int = 12
+    encoder_blocks: int = 24  # semantic encoder (the AR Transformer)
+    decoder_blocks: int = 12  # diffusion decoder
+    num_classes: int = 1000
+    class_tokens: int = 64  # the class vector, repeated this often in front of the image tokens
+    num_images: int = 1  # images of one sequence: 1 is 1-step AR, 4 is the published MRAR
+    tokens_per_image: int = 256  # semantic tokens of one image
+    mask_tokens: int = 1  # learned mask vectors: 1 shared, or one for each of tokens_per_image positions
+    reference_patch: int = 1  # MRAR: side of the latent patch that becomes one reference token; unused with one image
+    latent_size: int = 16  # side of the latent grid; the decoder sees latent_size**2 tokens
+    latent_channels: int = 16
+    dropout: float = 0.1  # on attention weights, attention outputs, and twice in each MLP; training only
+    label_dropout: float = 0.1  # probability that a training row's class becomes the null class
+    # Compute; parameters are always float32. With "float32", matrix products have the device's default precision, which
+    # is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"  # what a block keeps for the backward pass: all, matmuls, nothing
+
+    @property
+    def semantic_tokens(self) -> int:
+        """Image tokens of the whole encoder sequence (all images)."""
+        return self.num_images * self.tokens_per_image
+
+    @property
+    def latent_tokens(self) -> int:
+        """Tokens of one image in the diffusion decoder."""
+        return self.latent_size**2
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Image <-> latent grid."""
+
+    kind: Literal["pixels", "kl16"] = "pixels"
+    patch: int = 2  # pixels: side of the square of pixels that becomes one latent position
+    weights: str = ""  # kl16: folder made by cli.convert --kind=kl16
+    slice_size: int = 32  # kl16: images encoded or decoded at once, which bounds the memory of a large batch
+    dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: compute
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and what happens to them before the tokenizer."""
+
+    source: str = "digits"  # "digits" (embedded), or "tfds:NAME" for an image-classification dataset of TFDS
+    directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
+    split: str = "train"
+    image_size: int = 8
+    image_channels: int = 1
+    crop: Literal["none", "random"] = "none"  # random: a square of the full short side, resized to image_size
+    flip: bool = False  # random horizontal flip
+    read_threads: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Flow matching (section 3.2 of the paper)."""
+
+    pairs_per_latent: int = 4  # (time, noise) pairs drawn for each latent against the same semantic features
+    diversity_weight: float = 0.0  # weight of the semantic diversity term; the release trains without it (0)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with decoupled decay, global-norm clipping, linear warm-up."""
+
+    learning_rate: float = 1e-4
+    scale_with_batch: bool = True  # multiply learning_rate by train.batch_size / 256
+    schedule: Literal["constant", "cosine"] = "constant"  # after the warm-up; cosine ends at 0
+    warmup_steps: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.02  # where it applies is decided by parameter path: training/optimizer.py
+    clip_norm: float = 3.0  # global gradient norm
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    batch_size: int = 256  # rows of a global step; a row is num_images images of one class
+    accumulation: int = 1  # micro-batches that a step's rows are split into; gradients are averaged
+    steps: int = 1000
+    ema_rates: tuple[float, ...] = (0.9999,)  # the first is the one that is sampled from by default
+    only: Literal["all", "decoder"] = "all"  # "decoder" freezes the semantic encoder
+    init_from: str = ""  # workdir of another run to take weights from (fine-tuning); empty: from scratch
+    init_weights: Literal["ema", "raw"] = "ema"  # which weights of init_from
+    max_nonfinite_steps: int = 10  # stop after so many non-finite steps in a row
+    log_every: int = 50
+    sample_every: int = 0  # steps between sample grids in the event file; 0: none
+    checkpoint_every: int = 1000
+    keep_last: int = 2  # checkpoints to keep
+    keep_every: int = 0  # and every checkpoint whose step is a multiple of this; 0: none
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """The reverse process (SDE or ODE from noise at t = 1 to data at t = 0)."""
+
+    solver: Literal["euler_maruyama", "euler"] = "euler_maruyama"
+    steps: int = 100
+    last_time: float = 0.04  # t of the last network evaluation; from there one step goes to 0
+    guidance: tuple[float, ...] = (1.0,)  # classifier-free guidance weight, for all images or one for each; 1: off
+    drift_scale: float = 1.0  # scale_0 of the release, on all but the last step of euler_maruyama
+    noise_scale: float = 1.0  # scale_1 of the release, likewise
+    batch_size: int = 64  # images sampled at once, over all devices
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the device mesh's axes; -1 (once) takes the devices that remain."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes."""
+
+    seed: int = 0
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dictionaries, the inverse of `make_config`."""
+        return dataclasses.asdict(self)
