@@ -15,7 +15,8 @@ from absl import logging
 
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import FOLDER, NO_DATA, CheckpointStore, RunRecord, load_weights
-from transdiff_jax.config import KL16_FACTOR, Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, validate
+from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
+from transdiff_jax.config.validation import KL16_FACTOR, validate
 from transdiff_jax.convert import kl16, transdiff
 from transdiff_jax.convert.pth import Checkpoint, read_checkpoint, write_checkpoint
 from transdiff_jax.convert.table import NameTable, Tensors, check_reference, from_reference, to_reference
