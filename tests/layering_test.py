@@ -34,6 +34,7 @@ FLOORS = {
     "conditions": 3,
     "naive_sampling": 3,
     "sampling": 3,
+    "semantics": 3,
     "training": 3,
     "checkpoint": 3,
     "convert": 3,

@@ -18,8 +18,7 @@ from jax.sharding import Mesh
 from transdiff_jax import sharding
 from transdiff_jax.conditions import classes_encoded
 from transdiff_jax.config import Config
-from transdiff_jax.flops import NAIVE, sample_flops, sample_flops_by_saving
-from transdiff_jax.flow.guidance import is_guided
+from transdiff_jax.flops import NAIVE, evaluations, sample_flops, sample_flops_by_saving
 from transdiff_jax.model.transdiff import Params, TransDiff, init_params
 from transdiff_jax.naive_sampling import naive_latents
 from transdiff_jax.sampling import SeededNoise, jit_over_rows, sample_latents
@@ -98,7 +97,7 @@ def _settings(config: Config, mesh: Mesh) -> dict[str, Any]:
 def _flops(config: Config, mesh: Mesh) -> dict[str, Any]:
     """Analytic FLOPs of an image, which is a whole sequence in MRAR."""
     labels, model, sampling = labels_of(config), config.model, config.sampling
-    guided = any(map(is_guided, sampling.guidance))
+    guided = any(evaluations(image)[0] for image in sampling.of_images(model.num_images))
     classes = classes_encoded(labels, sharding.batch_shards(mesh), with_null=guided) / len(labels)
     return {
         "flops_per_image": sample_flops(model, sampling, classes_per_sample=classes),
@@ -120,7 +119,7 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, 
     measured = {
         "images_per_second": size / seconds,
         "seconds_per_batch": seconds,
-        "seconds_per_step": seconds / (sampling.steps * config.model.num_images),
+        "seconds_per_step": seconds / sum(image.steps for image in sampling.of_images(config.model.num_images)),
         "peak_flops": peak,
         "mfu": flops * size / seconds / (peak * mesh.size),
         "compiled_memory_bytes": cached.memory_bytes,

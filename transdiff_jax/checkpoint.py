@@ -40,15 +40,22 @@ class RunRecord:
     config: Config
     data: dict[str, Any]  # state of the data iterator, or NO_DATA
     train_seconds: float  # spent training up to this step, over all restarts
+    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value, the inverse of `from_json`."""
-        return {"config": self.config.to_dict(), "data": self.data, "train_seconds": self.train_seconds}
+        return {
+            "config": self.config.to_dict(),
+            "data": self.data,
+            "train_seconds": self.train_seconds,
+            "class_names": list(self.class_names),
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunRecord":
         """Raises a UserError if the configuration has fields that this version does not know."""
-        return cls(make_config(value["config"]), value["data"], value["train_seconds"])
+        names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
+        return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
 
 
 class CheckpointStore:
@@ -175,6 +182,7 @@ class Weights:
     name: str  # "raw", or "ema" and the rate
     step: int
     digest: str  # SHA-256 of the checkpoint's manifest: names the exact files
+    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
 
 
 def load_weights(
@@ -192,7 +200,8 @@ def load_weights(
     folder = _existing_folder(workdir)
     step = _newest_to_read(folder)
     with _reader(folder) as manager:
-        config = _read_record(manager, step).config
+        record = _read_record(manager, step)
+        config = record.config
         abstract = abstract_state(config, mesh)
         if kind == "raw":
             name, wanted = "raw", {"params": abstract.params}
@@ -207,7 +216,7 @@ def load_weights(
         )
         state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
     params = state["params"] if kind == "raw" else state["ema"][index]
-    return Weights(config, params, name, step, sha256(folder / str(step) / MANIFEST))
+    return Weights(config, params, name, step, sha256(folder / str(step) / MANIFEST), record.class_names)
 
 
 def latest_record(workdir: Path) -> RunRecord:

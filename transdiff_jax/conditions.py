@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.model.encoder import Prefix
 from transdiff_jax.model.transdiff import Params, TransDiff
 from transdiff_jax.nn.attention import GuidedPair, KeysValues, append_tokens
@@ -30,52 +29,86 @@ CHUNKS_PER_SHARD = 8  # a shard whose rows all differ is encoded in about so man
 
 
 class Conditions(NamedTuple):
-    """The conditions of the next image of b samples; keys and values are [blocks, rows, tokens, heads, head_dim]."""
+    """The conditions of the next image of b samples; keys and values are [blocks, rows, tokens, heads, head_dim].
+
+    A sample has as many sequences as its encoder must see classes: its own, or the two that are fused, and the null
+    class where it is guided. All refer to the same images.
+    """
 
     conditional: KeysValues  # b rows
     unconditional: KeysValues | None  # b rows, or one for each shard while there are no earlier images; None unguided
-    cache: KeysValues | None  # of the semantic encoder, b rows or 2b interleaved ones; None with one image
+    cache: KeysValues | None  # of the semantic encoder, those of a sample's sequences together; None with one image
+    splice: Array | None  # bool [b, later semantic tokens]: which take the second class's feature; None of one class
 
-    def keys_values(self, guided: bool) -> KeysValues | GuidedPair:
-        """What the decoder attends to for an image that is guided or not."""
-        return GuidedPair(self.conditional, self.unconditional) if guided else self.conditional
+    def pair(self) -> GuidedPair:
+        """What the decoder attends to for a guided image."""
+        return GuidedPair(self.conditional, self.unconditional)
 
 
-def first_conditions(model: TransDiff, params: Params, labels: Array, guided: bool, shards: int) -> Conditions:
+def first_conditions(
+    model: TransDiff, params: Params, labels: Array, splice: Array | None, *, guided: bool, shards: int
+) -> Conditions:
     """Conditions of the first image.
 
     Args:
-        labels: classes [b].
+        labels: classes [b], or [b, 2] where two are fused.
+        splice: for two classes: which semantic tokens of all images take the second one's feature, bool [b, tokens].
         guided: whether any image of the sequence is.
         shards: into how many equal runs of rows the batch is sharded.
+
+    Raises:
+        ValueError: labels and splice are not of shapes that fit each other and the model.
     """
-    variables = {"params": params}
+    variables, batch = {"params": params}, len(labels)
+    _check_splice(model, labels, splice)
 
     def encode(classes: Array) -> Prefix:
         prefix = model.apply(variables, jnp.maximum(classes, 0), classes == NULL, method="start")
         return prefix._replace(cache=_swap_rows(prefix.cache))
 
-    own, null = encode_distinct(encode, labels, shards, with_null=guided)
-    conditional = model.apply(variables, own.features, method="condition")
+    own, null = encode_distinct(encode, labels.reshape(labels.size), shards, with_null=guided)
+    sequences = jax.tree.map(lambda leaf: leaf.reshape(batch, labels.size // batch, *leaf.shape[1:]), own)
+    features, later = splice_features(sequences.features, splice)
+    conditional = model.apply(variables, features, method="condition")
     if null is None:
-        return Conditions(conditional, None, _swap_rows(own.cache))
+        return Conditions(conditional, None, _swap_rows(own.cache), later)
     unconditional = model.apply(variables, null.features, method="condition")
-    pairs = jax.tree.map(lambda ours, shared: interleave(ours, _spread(shared, len(labels), 0)), own, null)
-    return Conditions(conditional, unconditional, _swap_rows(pairs.cache))
+    cache = jax.tree.map(lambda ours, shared: _append_null(ours, shared), sequences.cache, null.cache)
+    return Conditions(conditional, unconditional, _swap_rows(cache), later)
 
 
 def next_conditions(model: TransDiff, params: Params, conditions: Conditions, image: Array) -> Conditions:
     """Conditions of the image after `image`, a latent [b, h, w, channels]."""
-    variables, guided = {"params": params}, conditions.unconditional is not None
-    images = interleave(image, image) if guided else image
-    prefix = model.apply(variables, images, conditions.cache, method="extend")
-    new = model.apply(variables, prefix.features, method="condition")
-    if not guided:
-        return Conditions(append_tokens(conditions.conditional, new), None, prefix.cache)
-    halves = [jax.tree.map(lambda leaf, half=half: _half(leaf, half), new) for half in (0, 1)]
-    shared = jax.tree.map(lambda leaf: _spread(leaf, len(image), 1), conditions.unconditional)
-    conditional, unconditional = append_tokens(conditions.conditional, halves[0]), append_tokens(shared, halves[1])
-    return Conditions(conditional, unconditional, prefix.cache)
+    variables, batch = {"params": params}, len(image)
+    count = (1 if conditions.splice is None else 2) + (conditions.unconditional is not None)
+    prefix = model.apply(variables, _spread(image, batch * count, 0), conditions.cache, method="extend")
+    sequences = prefix.features.reshape(batch, count, *prefix.features.shape[1:])
+    features, later = splice_features(sequences, conditions.splice)
+    conditional = append_tokens(conditions.conditional, model.apply(variables, features, method="condition"))
+    if conditions.unconditional is None:
+        return Conditions(conditional, None, prefix.cache, later)
+    shared = jax.tree.map(lambda leaf: _spread(leaf, batch, 1), conditions.unconditional)
+    unconditional = append_tokens(shared, model.apply(variables, sequences[:, -1], method="condition"))
+    return Conditions(conditional, unconditional, prefix.cache, later)
+
+
+def _check_splice(model: TransDiff, labels: Array, splice: Array | None) -> None:
+    tokens = (len(labels), model.config.semantic_tokens)
+    if splice is None and labels.ndim != 1:
+        raise ValueError(f"labels must be [b], or [b, 2] with a splice {tokens}, got {labels.shape} without one")
+    if splice is not None and (labels.shape[1:], splice.shape) != ((2,), tokens):
+        raise ValueError(f"a splice must be {tokens} for labels {(len(labels), 2)}, got {splice.shape}, {labels.shape}")
+
+
+def splice_features(sequences: Array, splice: Array | None) -> tuple[Array, Array | None]:
+    """The conditional features of a group, from those of its sequences [b, sequences, tokens, width].
+
+    The second result is the splice of later groups.
+    """
+    if splice is None:
+        return sequences[:, 0], None
+    tokens = sequences.shape[2]
+    return jnp.where(splice[:, :tokens, None], sequences[:, 1], sequences[:, 0]), splice[:, tokens:]
 
 
 def encode_distinct(
@@ -156,7 +189,8 @@ def _spread(leaf: Array, rows: int, axis: int) -> Array:
     return wide.reshape(*lead, rows, *rest)
 
 
-def _half(leaf: Array, half: int) -> Array:
-    """One half of interleaved pairs: [blocks, 2b, ...] -> [blocks, b, ...]."""
-    blocks, rows, *rest = leaf.shape
-    return leaf.reshape(blocks, rows // 2, 2, *rest)[:, :, half]
+def _append_null(own: Array, null: Array) -> Array:
+    """[b, classes, ...] and one row a shard [shards, ...] -> [b * (classes + 1), ...], the null class last of each."""
+    batch, classes, *rest = own.shape
+    rows = jnp.concatenate([own, _spread(null, batch, 0)[:, None]], axis=1)
+    return rows.reshape(batch * (classes + 1), *rest)

@@ -6,8 +6,12 @@ counts the body of a loop once. What a mask hides counts, since it is computed.
 
 import dataclasses
 
+import numpy as np
+
 from transdiff_jax.config import ModelConfig, SamplingConfig
-from transdiff_jax.flow.guidance import is_guided
+from transdiff_jax.flow.guidance import guidance_weights, is_guided
+from transdiff_jax.flow.solvers import SOLVERS
+from transdiff_jax.flow.timesteps import solver_grid
 from transdiff_jax.nn.layers import TIME_FEATURES
 
 PUBLISHED_CLASSES_PER_SAMPLE = 1 / 50  # published sets hold 50 images of a class
@@ -15,16 +19,17 @@ PUBLISHED_CLASSES_PER_SAMPLE = 1 / 50  # published sets hold 50 images of a clas
 
 @dataclasses.dataclass(frozen=True)
 class Sharing:
-    """Which work of a sample is done once; each field is one saving of the sampler."""
+    """Which work of a sample is done once, or not at all; each field is one saving of the sampler."""
 
     keys_values: bool = True  # cross-attention keys, values and condition projection: once an image, not once a step
     times: bool = True  # time embeddings: for all rows of all samples, not for each row
     first_attention: bool = True  # block 0 up to its cross-attention: once a guided pair
     classes: bool = True  # start of the sequence: once a class and, for the null class, once a batch
     cache: bool = True  # MRAR: each group of the sequence once, not at every later image again
+    unguided: bool = True  # no unconditional half at times where the guidance weight is 1
 
 
-NAIVE = Sharing(keys_values=False, times=False, first_attention=False, classes=False, cache=False)
+NAIVE = Sharing(**{field.name: False for field in dataclasses.fields(Sharing)})
 
 
 def encoder_block_flops(model: ModelConfig, tokens: int, attended: int) -> int:
@@ -83,16 +88,29 @@ def sample_flops(
         sharing: what is computed once.
         classes_per_sample: starts of sequences that are encoded for each sample where classes are shared.
     """
-    weights = sampling.guidance if len(sampling.guidance) > 1 else sampling.guidance * model.num_images
-    halves = 2 if any(map(is_guided, weights)) else 1
+    passes = [evaluations(settings) for settings in sampling.of_images(model.num_images)]
+    halves = 2 if any(guided for guided, _ in passes) else 1
     total = 0.0
-    for image, weight in enumerate(weights):
-        rows = 2 if is_guided(weight) else 1
-        total += sampling.steps * _step_flops(model, image, rows, sharing)
+    for image, (guided, unguided) in enumerate(passes):
+        rows = 2 if guided else 1
+        if not sharing.unguided and guided:
+            guided, unguided = guided + unguided, 0
+        total += guided * _step_flops(model, image, 2, sharing) + unguided * _step_flops(model, image, 1, sharing)
         total += _encoding_flops(model, image, halves if sharing.cache else rows, sharing, classes_per_sample)
         if sharing.keys_values:
             total += _once_flops(model, image, halves if sharing.cache else rows, sharing)
     return total
+
+
+def evaluations(sampling: SamplingConfig) -> tuple[int, int]:
+    """How often one image's solver asks for a guided velocity, and for one that is not.
+
+    Args:
+        sampling: of one image (`SamplingConfig.of_images`).
+    """
+    weights = guidance_weights(sampling, SOLVERS[sampling.solver].times(solver_grid(sampling)))
+    guided = int(np.sum(is_guided(weights)))
+    return guided, len(weights) - guided
 
 
 def sample_flops_by_saving(

@@ -29,9 +29,11 @@ from transdiff_jax.image_writer import ImageWriter
 from transdiff_jax.images import grid, load_png, name_rows, save_png
 from transdiff_jax.manifest import MANIFEST, sha256
 from transdiff_jax.sample_set import GRID, PROGRESS, SampleSet, image_path
-from transdiff_jax.sampling import Sampler, make_sampler
+from transdiff_jax.sampling import Sampler, Samples, make_sampler
+from transdiff_jax.semantics import class_similarities, fused_similarities
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
+MAX_NAME = 24  # letters of a class's name in the grid
 LOG_SECONDS = 5.0
 MAX_DISPATCHED = 2  # batches that the device has to do or has done, and that are not with the writer yet
 
@@ -42,6 +44,7 @@ class SampleRequest:
 
     labels: tuple[int, ...]  # class of sample 0, 1, …
     seed: int
+    fuse_with: int | None = None  # class whose semantic features are spliced into those of `labels`
     all_images: bool = False  # also write the earlier images of each MRAR sequence
     npz: bool = False  # also write all results as one array
 
@@ -60,9 +63,9 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
             that cannot be written. Where it is another process that fails, this one may be ended by JAX.
     """
     config, count = weights.config, len(request.labels)
-    _check_labels(request.labels, config.model.num_classes)
+    _check_labels(request, config.model.num_classes)
     sharding.check_batch(config.sampling.batch_size, mesh, "--batch_size")
-    sampler = make_sampler(config, mesh)
+    sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
     missing = _in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
@@ -70,7 +73,7 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     channels = config.data.image_channels
 
     def finish() -> np.ndarray:
-        samples.finish(figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, request, channels))
+        samples.finish(figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request))
         return np.zeros(0, bool)
 
     _in_first_process(finish, 0)
@@ -78,18 +81,22 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     return samples.read_record()
 
 
-def _check_labels(labels: tuple[int, ...], num_classes: int) -> None:
-    if not labels:
+def _check_labels(request: SampleRequest, num_classes: int) -> None:
+    if not request.labels:
         raise UserError("no samples were asked for: give at least one label")
-    for label in labels:
+    fused = () if request.fuse_with is None else (request.fuse_with,)
+    for label in (*request.labels, *fused):
         if not 0 <= label < num_classes:
-            raise UserError(f"--labels: class {label} does not exist; this model has classes 0 to {num_classes - 1}")
+            flag = "--fuse" if fused else "--labels"
+            raise UserError(f"{flag}: class {label} does not exist; this model has classes 0 to {num_classes - 1}")
 
 
 def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
     """What decides the images, to within rounding: not the batch size, nor how a batch is decoded."""
     sampling = dataclasses.asdict(weights.config.sampling)
     del sampling["batch_size"]
+    if request.fuse_with is None:
+        del sampling["fuse_fraction"]
     tokenizer = dataclasses.asdict(weights.config.tokenizer)
     del tokenizer["slice_size"]
     folder = tokenizer.pop("weights")
@@ -103,6 +110,7 @@ def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
         "seed": request.seed,
         "sampling": sampling,
         "labels": list(request.labels),
+        "fuse_with": request.fuse_with,
     }
 
 
@@ -145,6 +153,7 @@ def _sample_missing(
     figures = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
     if not total:
         return figures
+    figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
     started = time.monotonic()
     compiled = sampler.compile(*_arguments(weights, request, mesh, 0))
     figures["compile_seconds"] = time.monotonic() - started
@@ -152,8 +161,8 @@ def _sample_missing(
     done = 0
     with ImageWriter(samples.folder, PROGRESS) as writer:
         firsts = [first for first in range(0, len(missing), size) if missing[first : first + size].any()]
-        for first, images in _dispatched(firsts, lambda first: compiled(*_arguments(weights, request, mesh, first))):
-            writer.write(_files(images, first, samples, missing))
+        for first, made in _dispatched(firsts, lambda first: compiled(*_arguments(weights, request, mesh, first))):
+            writer.write(_files(made, first, samples, missing))
             done += int(missing[first : first + size].sum())
             if time.monotonic() - reported > LOG_SECONDS:
                 reported = time.monotonic()
@@ -164,18 +173,37 @@ def _sample_missing(
     return figures | {"seconds": seconds + figures["compile_seconds"], "images_per_second": total / seconds}
 
 
+def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -> dict[str, float]:
+    """How alike the semantic features' tokens are (lower: more diverse), for each class; for fused ones the mean."""
+    config, params = weights.config, weights.params
+    fused = () if request.fuse_with is None else (request.fuse_with,)
+    classes = np.unique((*request.labels, *fused))
+    values = class_similarities(config, params, mesh, classes)
+    report = {str(label): round(float(value), 6) for label, value in zip(classes, values, strict=True)}
+    logging.info("mean cosine similarity of semantic tokens: %.4f over %d classes", values.mean(), len(classes))
+    if fused:
+        indices = np.arange(min(len(request.labels), config.sampling.batch_size))
+        pairs = np.stack([np.array(request.labels)[indices], np.full_like(indices, request.fuse_with)], axis=1)
+        report["fused"] = float(fused_similarities(config, params, mesh, pairs, request.seed, indices).mean())
+        logging.info("the same of fused features: %.4f over %d samples", report["fused"], len(indices))
+    return report
+
+
 def _arguments(weights: Weights, request: SampleRequest, mesh: Mesh, first: int) -> tuple:
     """What the sampler takes for the batch that begins at a sample; a last batch is filled up with its last sample."""
     count = len(request.labels)
     indices = np.minimum(np.arange(first, first + weights.config.sampling.batch_size, dtype=np.int32), count - 1)
-    batch = sharding.from_whole({"labels": np.array(request.labels, np.int32)[indices], "indices": indices}, mesh)
+    labels = np.array(request.labels, np.int32)[indices]
+    if request.fuse_with is not None:
+        labels = np.stack([labels, np.full_like(labels, request.fuse_with)], axis=1)
+    batch = sharding.from_whole({"labels": labels, "indices": indices}, mesh)
     seed = jax.make_array_from_callback((), sharding.replicated(mesh), lambda _: np.int32(request.seed))
     return weights.params, batch["labels"], seed, batch["indices"]
 
 
-def _dispatched(firsts: list[int], run: Callable[[int], jax.Array]) -> Iterator[tuple[int, jax.Array]]:
+def _dispatched(firsts: list[int], run: Callable[[int], Samples]) -> Iterator[tuple[int, Samples]]:
     """Batches in order, each when the next is dispatched already: while one is written the device has work."""
-    waiting: collections.deque[tuple[int, jax.Array]] = collections.deque()
+    waiting: collections.deque[tuple[int, Samples]] = collections.deque()
     for first in firsts:
         waiting.append((first, run(first)))
         if len(waiting) == MAX_DISPATCHED:
@@ -183,13 +211,19 @@ def _dispatched(firsts: list[int], run: Callable[[int], jax.Array]) -> Iterator[
     yield from waiting
 
 
-def _files(images: jax.Array, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Names and images of this process's part of a batch, as far as they are missing; waits for the device."""
-    for row, sequence in sharding.own_rows(images):
+    for (row, sequence), (_, finite) in zip(
+        sharding.own_rows(made.images), sharding.own_rows(made.finite), strict=True
+    ):
         index = first + row
         if index < len(missing) and missing[index]:
-            names = samples.names(index)
-            yield from zip(names, sequence[-len(names) :], strict=True)
+            if not finite:
+                raise UserError(
+                    f"sample {index} holds values that are not finite, which no image can show: the weights may be "
+                    "damaged or untrained, or overflow in config.model.dtype; samples before it are kept"
+                )
+            yield from zip(samples.names(index), sequence, strict=True)
 
 
 def _log_progress(done: int, total: int, seconds: float) -> None:
@@ -197,8 +231,9 @@ def _log_progress(done: int, total: int, seconds: float) -> None:
     logging.info("sampled %d of %d, %.1f images/s, ETA %.0f s", done, total, rate, (total - done) / rate)
 
 
-def _draw_grid(out: Path, request: SampleRequest, channels: int) -> None:
+def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
     """One row for each of the first classes, with the first samples of each; a row is named by its class."""
+    channels = weights.config.data.image_channels
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(request.labels):
         of_class.setdefault(label, []).append(index)
@@ -208,4 +243,11 @@ def _draw_grid(out: Path, request: SampleRequest, channels: int) -> None:
     images = np.stack([load_png(path, channels) for path in paths])
     picture = grid(images, len(shown), scale=max(1, 32 // images.shape[1]))
     with write_errors(out / GRID):
-        save_png(out / GRID, name_rows(picture, [str(label) for label in shown]))
+        save_png(out / GRID, name_rows(picture, [_row_name(label, weights, request) for label in shown]))
+
+
+def _row_name(label: int, weights: Weights, request: SampleRequest) -> str:
+    """The first of a class's names, or its number where no name is known; of fused classes both."""
+    classes = (label,) if request.fuse_with is None else (label, request.fuse_with)
+    names = weights.class_names
+    return " + ".join(names[index].split(",")[0][:MAX_NAME] if names else str(index) for index in classes)

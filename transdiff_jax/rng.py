@@ -18,6 +18,7 @@ DROPOUT = "dropout"
 POSTERIOR = "posterior"
 SAMPLE_INITIAL = "sample_initial"
 SAMPLE_STEP = "sample_step"
+FUSION = "fusion"
 DATA = "data"
 
 

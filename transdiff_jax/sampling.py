@@ -7,27 +7,36 @@ computed in, the number of devices or a restart.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax import rng, sharding
 from transdiff_jax.conditions import Conditions, first_conditions, next_conditions
 from transdiff_jax.config import Config, ModelConfig, SamplingConfig
-from transdiff_jax.flow.guidance import VelocityFn, guide, is_guided
+from transdiff_jax.flow.guidance import VelocityFn, guidance_weights, guide, is_guided
 from transdiff_jax.flow.solvers import SOLVERS
-from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, SolverGrid, solver_grid
+from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.images import to_uint8
-from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
 Array = jax.Array
-# (params, labels [b], seed, sample indices [b]) -> uint8 images [b, num_images, height, width, channels]
-SampleFn = Callable[[Params, Array, Array, Array], Array]
+
+
+class Samples(NamedTuple):
+    """What a sampler makes of b labels."""
+
+    images: Array  # uint8 [b, images, height, width, channels]
+    finite: Array  # bool [b]: whether all pixels were numbers before they were rounded
+
+
+# (params, labels [b] or [b, 2], seed, sample indices [b]) -> samples
+SampleFn = Callable[[Params, Array, Array, Array], Samples]
 
 
 class SampleNoise(Protocol):
@@ -99,12 +108,12 @@ class GivenNoise:
 
 
 class TimeTable(NamedTuple):
-    """What the decoder needs of every time that a solver asks for, computed once."""
+    """What is needed of every time that a solver asks for, computed once."""
 
-    times: Array  # [n]
-    rows: TimeCondition  # of n rows
+    times: np.ndarray  # [n], float32
+    rows: Any  # tree of [n, ...]
 
-    def at(self, t: Array) -> TimeCondition:
+    def at(self, t: Array) -> Any:
         """The row of time `t`, exactly one of `times`; NaN for any other, which is better seen than a near one."""
         # A product with ones and zeros, and not an index: compilers fuse the search for an index into every use of the
         # row, once for each element that is modulated. No hit is 0 / 0.
@@ -117,22 +126,30 @@ class TimeTable(NamedTuple):
         return jax.tree.map(row, self.rows)
 
 
-def time_table(model: TransDiff, params: Params, grid: SolverGrid) -> TimeTable:
-    """The table for solvers that ask for velocities at the ends of a grid's intervals."""
-    times = jnp.append(grid.time, grid.next_time[-1])
+def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> TimeTable:
+    """What the decoder needs of all times at which the solver of a configuration asks for velocities."""
+    times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
     return TimeTable(times, model.apply({"params": params}, times * NUM_TIMESTEPS, method="embed_times"))
 
 
 def sample_latents(
-    model: TransDiff, params: Params, labels: Array, noise: SampleNoise, config: SamplingConfig, shards: int = 1
+    model: TransDiff,
+    params: Params,
+    labels: Array,
+    noise: SampleNoise,
+    config: SamplingConfig,
+    shards: int = 1,
+    splice: Array | None = None,
 ) -> Array:
     """Latents of all images of each sample, in order; the last image is the published result.
 
     Args:
-        labels: classes [b] in [0, num_classes).
+        labels: classes in [0, num_classes): [b], or [b, 2] where two are fused.
         noise: initial and step noise of the b samples.
         config: solver, steps, guidance, scales.
         shards: into how many equal runs of rows the batch is sharded; classes are shared inside each.
+        splice: which semantic tokens take the second class's feature, bool [b, num_images * tokens_per_image]; for
+            labels [b, 2].
 
     Returns:
         [b, num_images, h, w, channels], float32.
@@ -140,30 +157,61 @@ def sample_latents(
     c = model.config
     if noise.batch != len(labels):
         raise ValueError(f"noise of {noise.batch} samples for {len(labels)} labels")
-    grid, solver = solver_grid(config), SOLVERS[config.solver]
-    table = time_table(model, params, grid)
-    weights = config.guidance if len(config.guidance) > 1 else config.guidance * c.num_images
+    settings = config.of_images(c.num_images)
+    tables = {image.steps: time_table(model, params, image) for image in settings}
+    weights = [guidance_weights(image, tables[image.steps].times) for image in settings]
     shape = (c.latent_tokens, c.latent_channels)
-    conditions = first_conditions(model, params, labels, any(map(is_guided, weights)), shards)
+    guided = any(is_guided(weight).any() for weight in weights)
+    conditions = first_conditions(model, params, labels, splice, guided=guided, shards=shards)
     images: list[Array] = []
-    for image, weight in enumerate(weights):
+    for number, (image, weight) in enumerate(zip(settings, weights, strict=True)):
         if images:
             conditions = next_conditions(model, params, conditions, images[-1])
-        velocity = _velocity(model, params, conditions, table, weight)
-        x = solver(velocity, noise.initial(shape), grid, functools.partial(noise.step, image, shape))
+        velocity = _velocity(model, params, conditions, tables[image.steps], weight)
+        steps = functools.partial(noise.step, number, shape)
+        x = SOLVERS[image.solver].solve(velocity, noise.initial(shape), solver_grid(image), steps)
         images.append(tokens_to_latent(x, c.latent_size))
     return jnp.stack(images, axis=1)
 
 
-def _velocity(model: TransDiff, params: Params, conditions: Conditions, table: TimeTable, weight: float) -> VelocityFn:
-    """The (guided) velocity under conditions."""
-    guided = is_guided(weight)
-    keys_values = conditions.keys_values(guided)
+def _velocity(
+    model: TransDiff, params: Params, conditions: Conditions, table: TimeTable, weights: np.ndarray
+) -> VelocityFn:
+    """The velocity under conditions, guided at those times of the table whose weight asks for it."""
 
-    def velocity(x: Array, t: Array) -> Array:
-        return model.apply({"params": params}, x, table.at(t), keys_values, method="velocity_at")
+    def single(x: Array, t: Array) -> Array:
+        return model.apply({"params": params}, x, table.at(t), conditions.conditional, method="velocity_at")
 
-    return guide(velocity, weight) if guided else velocity
+    def pair(x: Array, t: Array) -> Array:
+        return model.apply({"params": params}, x, table.at(t), conditions.pair(), method="velocity_at")
+
+    def guided(x: Array, t: Array) -> Array:
+        return guide(pair, weight_at(t))(x, t)
+
+    def weight_at(t: Array) -> Array:
+        return TimeTable(table.times, jnp.asarray(weights)).at(t)[0]
+
+    wanted = is_guided(weights)
+    if wanted.all():
+        return guided
+    if not wanted.any():
+        return single
+    return lambda x, t: jax.lax.cond(is_guided(weight_at(t)), guided, single, x, t)
+
+
+def draw_splice(config: ModelConfig, seed: Array, indices: Array, fraction: float) -> Array:
+    """Which semantic tokens of a fused sample take the second class's feature, each at random.
+
+    Args:
+        seed: scalar integer.
+        indices: sample indices [b].
+        fraction: probability of the second class.
+
+    Returns:
+        bool [b, num_images * tokens_per_image].
+    """
+    shape = (config.semantic_tokens,)
+    return jax.vmap(lambda i: jax.random.bernoulli(rng.key(seed, rng.FUSION, i), fraction, shape))(indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +221,13 @@ class Sampler:
     The tokenizer is an argument of the jitted function: weights that it closed over would be compiled in.
     """
 
-    jitted: Callable[..., Array]
+    jitted: Callable[..., Samples]
     tokenizer: Tokenizer
 
-    def __call__(self, params: Params, labels: Array, seed: Array, indices: Array) -> Array:
-        """Samples of parameters, labels [b], a seed (scalar) and sample indices [b].
+    def __call__(self, params: Params, labels: Array, seed: Array, indices: Array) -> Samples:
+        """Samples of parameters, labels, a seed (scalar) and sample indices [b], sharded over rows like these.
 
-        Returns:
-            uint8 images [b, num_images, height, width, channels], sharded over rows like labels and indices.
+        Labels are [b], or [b, 2] for samples whose semantic features are fused of two classes' (paper, figure 1).
         """
         return self.jitted((self.tokenizer, params), labels, seed, indices)
 
@@ -190,20 +237,28 @@ class Sampler:
         return lambda params, *rows: compiled((self.tokenizer, params), *rows)
 
 
-def make_sampler(config: Config, mesh: Mesh) -> Sampler:
-    """A sampler with the model, the tokenizer and the sampling settings of a configuration."""
-    model, shards = TransDiff(config.model, unroll=True), sharding.batch_shards(mesh)
+def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sampler:
+    """A sampler with the model, the tokenizer and the sampling settings of a configuration.
 
-    def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Array:
+    It decodes the last image of each sequence, or all of them.
+    """
+    model, shards = TransDiff(config.model, unroll=True), sharding.batch_shards(mesh)
+    first = 0 if all_images else config.model.num_images - 1
+
+    def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Samples:
         tokenizer, params = weights
-        latents = sample_latents(model, params, labels, SeededNoise(seed, indices), config.sampling, shards)
-        return to_uint8(tokenizer.decode(latents))
+        fused = labels.ndim == 2
+        splice = draw_splice(config.model, seed, indices, config.sampling.fuse_fraction) if fused else None
+        noise = SeededNoise(seed, indices)
+        latents = sample_latents(model, params, labels, noise, config.sampling, shards, splice)
+        pixels = tokenizer.decode(latents[:, first:])
+        return Samples(to_uint8(pixels), jnp.isfinite(pixels).all(axis=range(1, pixels.ndim)))
 
     tokenizer = jax.device_put(make_tokenizer(config), sharding.replicated(mesh))
     return Sampler(jit_over_rows(sample, mesh), tokenizer)
 
 
-def jit_over_rows(sample: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
+def jit_over_rows(sample: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Jits a function of weights, labels, a seed and indices, with labels, indices and result sharded over rows."""
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     # Weights keep whatever sharding they come with.

@@ -2,13 +2,44 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax.flow.guidance import guide, interleave, is_guided
+from transdiff_jax.config import SamplingConfig
+from transdiff_jax.flow.guidance import guidance_weights, guide, interleave, is_guided
 from transdiff_jax.flow.path import sde_drift
 
 
 @pytest.mark.parametrize(("weight", "guided"), [(0.5, False), (1.0, False), (1.001, True), (3.0, True)])
 def test_one_rule_for_when_guidance_is_on(weight, guided):
     assert is_guided(weight) is guided
+
+
+TIMES = np.array([1.0, 0.75, 0.5, 0.25, 0.0], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [3, 3, 3, 3, 3]),
+        ({"guidance_interval": (0.25, 0.5)}, [1, 1, 3, 3, 1]),
+        ({"guidance_interval": (0.3, 0.3)}, [1, 1, 1, 1, 1]),
+        ({"guidance_schedule": "linear"}, [1, 1.5, 2, 2.5, 3]),
+        # 1 - cos: 0, (1 - sqrt(1/2)) / 2, 1/2, (1 + sqrt(1/2)) / 2, 1; twice that, plus 1.
+        ({"guidance_schedule": "power_cosine", "guidance_power": 1.0}, [1, 1.292893, 2, 2.707107, 3]),
+        # Of the square: angles pi/16, pi/4, 9 pi/16.
+        ({"guidance_schedule": "power_cosine", "guidance_power": 2.0}, [1, 1.019215, 1.292893, 2.195090, 3]),
+        ({"guidance_schedule": "linear", "guidance_interval": (0.0, 0.5)}, [1, 1, 2, 2.5, 3]),
+    ],
+)
+def test_weights_by_time(settings, expected):
+    weights = guidance_weights(SamplingConfig(guidance=(3.0,), **settings), TIMES)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
+def test_ends_of_the_interval_are_times_as_the_solver_has_them():
+    # 0.7 is not a float32: the network's time and the setting are rounded alike.
+    times = np.linspace(1, 0.1, 4).astype(np.float32)
+    weights = guidance_weights(SamplingConfig(guidance=(2.0,), guidance_interval=(0.4, 0.7)), times)
+    assert weights.tolist() == [1, 2, 2, 1]
 
 
 def test_interleave_puts_pairs_side_by_side():

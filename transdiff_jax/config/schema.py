@@ -111,13 +111,31 @@ class TrainConfig:
 class SamplingConfig:
     """The reverse process (SDE or ODE from noise at t = 1 to data at t = 0)."""
 
-    solver: Literal["euler_maruyama", "euler"] = "euler_maruyama"
+    # euler_maruyama solves the SDE and is the solver of the published scores; the others solve the ODE, deterministic
+    # after the initial noise: euler of first order, heun (two network evaluations a step) and dpmpp_2m of second.
+    solver: Literal["euler_maruyama", "euler", "heun", "dpmpp_2m"] = "euler_maruyama"
     steps: int = 100
+    steps_by_image: tuple[int, ...] = ()  # MRAR: steps of each image, where references take fewer; empty: `steps`
     last_time: float = 0.04  # t of the last network evaluation; from there one step goes to 0
     guidance: tuple[float, ...] = (1.0,)  # classifier-free guidance weight, for all images or one for each; 1: off
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)  # [low, high] in t; outside it the conditional velocity alone
+    # How the weight grows from 1 at t = 1 to `guidance` at t = 0: at once, with 1 - t, or with
+    # (1 - cos(pi (1 - t)^guidance_power)) / 2 (MDT, section 4).
+    guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
+    guidance_power: float = 4.0
+    fuse_fraction: float = 0.5  # where two classes are fused: the share of semantic tokens that take the second one's
     drift_scale: float = 1.0  # scale_0 of the release, on all but the last step of euler_maruyama
     noise_scale: float = 1.0  # scale_1 of the release, likewise
     batch_size: int = 64  # images sampled at once, over all devices
+
+    def of_images(self, num_images: int) -> "tuple[SamplingConfig, ...]":
+        """The settings of each image of a sequence: one guidance weight, one number of steps."""
+        weights = self.guidance * num_images if len(self.guidance) == 1 else self.guidance
+        steps = self.steps_by_image or (self.steps,) * num_images
+        return tuple(
+            dataclasses.replace(self, guidance=(weight,), steps=count, steps_by_image=())
+            for weight, count in zip(weights, steps, strict=True)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,10 @@ _AT_LEAST = {
     ),
 }
 _FRACTIONS = ("model.dropout", "model.label_dropout", "optimizer.beta1", "optimizer.beta2")  # in [0, 1)
-_POSITIVE = ("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip_norm", "sampling.last_time")
+_POSITIVE = (
+    *("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip_norm"),
+    *("sampling.last_time", "sampling.guidance_power"),
+)
 
 
 def _get(config: Config, path: str) -> Any:
@@ -167,3 +170,16 @@ def _check_sampling(config: Config) -> None:
     )
     for weight in sampling.guidance:
         _require(weight >= 1, f"config.sampling.guidance={sampling.guidance}: weights must be at least 1 (1: off)")
+    _require(
+        len(sampling.steps_by_image) in (0, images),
+        f"config.sampling.steps_by_image={sampling.steps_by_image} must be empty, or hold one number of steps for each "
+        f"of config.model.num_images={images} images",
+    )
+    for steps in sampling.steps_by_image:
+        _require(steps >= 1, f"config.sampling.steps_by_image={sampling.steps_by_image}: steps must be at least 1")
+    interval = sampling.guidance_interval
+    _require(
+        len(interval) == 2 and 0 <= interval[0] <= interval[1] <= 1,
+        f"config.sampling.guidance_interval={interval} must be two times, 0 <= low <= high <= 1",
+    )
+    _require(0 <= sampling.fuse_fraction <= 1, f"config.sampling.fuse_fraction={sampling.fuse_fraction} must be 0 to 1")

@@ -69,6 +69,7 @@ class TrainingData:
     def __init__(self, config: Config) -> None:
         shard = grain.sharding.ShardOptions(jax.process_index(), jax.process_count())
         threads = config.data.read_threads
+        self.class_names = open_source(config.data).class_names
         self._iterator = iter(
             grain.experimental.ElasticIterator(
                 training_rows(config),

@@ -25,6 +25,7 @@ class Source(Protocol):
     """A finite, ordered collection of records."""
 
     num_classes: int
+    class_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -42,6 +43,7 @@ class TfdsSource:
             known = ", ".join(sorted(builder.info.splits))
             raise UserError(f"config.data.split={split!r} is not a split of {builder.info.name}; it has {known}")
         self.num_classes = builder.info.features["label"].num_classes
+        self.class_names = tuple(builder.info.features["label"].names)
         self._place = builder.data_path
         self._records = builder.as_data_source(split=split)
         self._without_images = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})

@@ -14,15 +14,16 @@ NUM_TIMESTEPS = 1000  # the network's time is t * NUM_TIMESTEPS
 
 
 class SolverGrid(NamedTuple):
-    """The intervals of a solver, first to last, as arrays of shape [steps].
+    """The intervals of a solver, first to last, as float32 arrays of shape [steps].
 
-    The last interval of Euler-Maruyama (to t = 0) is the general step with other scales, not another code path.
+    NumPy's and not JAX's: when the network is evaluated, and with which coefficients, is known before anything is
+    traced. The last interval of Euler-Maruyama (to t = 0) is the general step with other scales, not another code path.
     """
 
-    time: Array  # t at the start of the interval, in (0, 1]
-    next_time: Array  # t at its end; the last is 0
-    drift_scale: Array  # factor of the deterministic change
-    noise_scale: Array  # factor of the injected noise
+    time: np.ndarray  # t at the start of the interval, in (0, 1]
+    next_time: np.ndarray  # t at its end; the last is 0
+    drift_scale: np.ndarray  # factor of the deterministic change
+    noise_scale: np.ndarray  # factor of the injected noise
 
 
 def draw_training_timesteps(key: Array, shape: tuple[int, ...]) -> Array:
@@ -42,4 +43,4 @@ def solver_grid(config: SamplingConfig) -> SolverGrid:
     drift = np.full(config.steps, config.drift_scale)
     noise = np.full(config.steps, config.noise_scale)
     drift[-1], noise[-1] = 1.0, 0.0
-    return SolverGrid(*(jnp.asarray(values, jnp.float32) for values in (starts, ends, drift, noise)))
+    return SolverGrid(*(np.asarray(values, np.float32) for values in (starts, ends, drift, noise)))

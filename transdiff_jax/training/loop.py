@@ -228,7 +228,8 @@ class _Run:
     def _save(self, step: int, state: TrainState) -> None:
         # A state that is only skipped steps away from failing must not be hidden behind the lag.
         self.watch.finish()
-        self.store.save(step, state, RunRecord(self.config, self.data.get_state(), self._seconds()))
+        record = RunRecord(self.config, self.data.get_state(), self._seconds(), self.data.class_names)
+        self.store.save(step, state, record)
 
     def _log(self, step: int, state: TrainState) -> None:
         """Means over the steps since the last log; the loss of a timestep bucket over the pairs that fell into it."""
@@ -259,7 +260,8 @@ class _Run:
         labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
         indices = np.arange(count, dtype=np.int32)
         batch = sharding.to_global({"labels": labels, "indices": indices}, self.mesh)
-        images = np.asarray(self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"]))
+        samples = self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"])
+        images = np.asarray(samples.images)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
         self.writer.write_images(step, {"samples": picture})
 
