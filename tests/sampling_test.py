@@ -11,8 +11,10 @@ from tests.conftest import tiny_config
 from tests.parameters import random_params
 from transdiff_jax import rng, sampling, sharding
 from transdiff_jax.config import MeshConfig, SamplingConfig
+from transdiff_jax.flops import evaluations
 from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.flow.path import sde_drift
+from transdiff_jax.flow.solvers import Solver
 from transdiff_jax.flow.timesteps import solver_grid
 from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.encoder import Prefix
@@ -20,7 +22,15 @@ from transdiff_jax.model.transdiff import TransDiff, init_params
 from transdiff_jax.naive_sampling import naive_latents
 from transdiff_jax.nn.attention import GuidedPair, KeysValues
 from transdiff_jax.nn.patches import unpatchify
-from transdiff_jax.sampling import GivenNoise, SeededNoise, balanced_labels, make_sampler, sample_latents, time_table
+from transdiff_jax.sampling import (
+    GivenNoise,
+    SeededNoise,
+    balanced_labels,
+    draw_splice,
+    make_sampler,
+    sample_latents,
+    time_table,
+)
 
 SHAPE = (16, 4)  # tokens and channels of a tiny latent
 STEPS = 3
@@ -42,12 +52,12 @@ def latents_of(model, config, params, labels, noise):
 
 @functools.cache
 def sampler_on(config, devices):
-    return make_sampler(config, sharding.make_mesh(MeshConfig(), jax.devices()[:devices]))
+    return make_sampler(config, sharding.make_mesh(MeshConfig(), jax.devices()[:devices]), all_images=True)
 
 
 @functools.cache
 def images_on_one_device(config):
-    return np.asarray(sampler_on(config, 1)(random_params(config.model), LABELS, np.int32(5), INDICES))
+    return np.asarray(sampler_on(config, 1)(random_params(config.model), LABELS, np.int32(5), INDICES).images)
 
 
 # --- noise ---
@@ -175,8 +185,116 @@ def test_cached_is_uncached(model, weights, shards):
     cached = functools.partial(sample_latents, shards=shards)
     # Classes that repeat, within a shard and across; and rows of which no two are alike.
     for labels in (np.array([3, 3, 9, 0, 9, 9, 0, 3]), np.array([1, 0, 9, 3, 7, 8, 5, 2])):
-        expected = np.asarray(latents(naive_latents, labels))
-        assert np.abs(latents(cached, labels) - expected).max() < 1e-5 * np.abs(expected).max()
+        assert_close(latents(cached, labels), latents(naive_latents, labels))
+
+
+def assert_close(made, expected):
+    assert np.abs(np.asarray(made) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+BY_TIME = {
+    "interval": {"guidance_interval": (0.3, 0.8)},
+    "interval_of_no_time": {"guidance_interval": (0.6, 0.7)},
+    "linear": {"guidance_schedule": "linear", "guidance": (2.5,)},
+    "power_cosine": {"guidance_schedule": "power_cosine", "guidance_power": 2.0, "guidance": (1.5, 1.0, 3.0, 2.0)},
+    "heun": {"solver": "heun", "guidance_interval": (0.2, 0.8)},
+    "dpmpp_2m": {"solver": "dpmpp_2m", "steps_by_image": (1, 2, 3, 5), "guidance_interval": (0.0, 0.5)},
+    "steps_by_image": {"steps_by_image": (1, 3, 2, 3)},
+}
+
+
+@pytest.mark.parametrize("changes", BY_TIME.values(), ids=BY_TIME)
+def test_cached_is_uncached_whatever_the_settings(changes):
+    settings = dataclasses.replace(MRAR.sampling, **changes)
+    params, noise = random_params(MRAR.model), GivenNoise(*draws(5, INDICES))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def latents(sample):
+        return sample(TransDiff(MRAR.model, unroll=True), params, LABELS, noise, settings)
+
+    assert_close(latents(sample_latents), latents(naive_latents))
+
+
+# --- fused classes ---
+
+
+SPLICE = np.random.default_rng(0).random((8, 16)) < 0.4
+PAIRS = np.stack([LABELS, (LABELS * 3 + 1) % 10], axis=1)
+
+
+@pytest.mark.parametrize("model", [ONE_STEP.model, MRAR.model], ids=["one_step", "mrar"])
+@pytest.mark.parametrize(("weight", "shards"), [(1.0, 1), (1.5, 4)])
+def test_fused_features_cached_and_not(model, weight, shards):
+    settings = dataclasses.replace(ONE_STEP.sampling, guidance=(weight,))
+    params, noise = random_params(model), GivenNoise(*draws(5, INDICES))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def latents(sample):
+        return sample(TransDiff(model, unroll=True), params, PAIRS, noise, settings, splice=SPLICE)
+
+    assert_close(latents(functools.partial(sample_latents, shards=shards)), latents(naive_latents))
+
+
+def test_a_whole_splice_is_one_of_the_classes(config):
+    params, noise = random_params(config.model), GivenNoise(*draws(5, INDICES))
+
+    @jax.jit
+    def latents(labels, splice):
+        return sample_latents(TransDiff(config.model, unroll=True), params, labels, noise, config.sampling, 1, splice)
+
+    for column in (0, 1):
+        expected = latents_of(config.model, config.sampling, params, PAIRS[:, column], noise)
+        assert_close(latents(PAIRS, np.full((8, 16), column == 1)), expected)
+
+
+def test_labels_and_splice_must_fit(config):
+    model, noise = TransDiff(config.model, unroll=True), GivenNoise(*draws(5, INDICES))
+    for labels, splice, message in (
+        (PAIRS, None, r"labels must be \[b\], or \[b, 2\] with a splice \(8, 16\), got \(8, 2\) without"),
+        (LABELS, SPLICE, r"a splice must be \(8, 16\) for labels \(8, 2\), got \(8, 16\), \(8,\)"),
+        (PAIRS, SPLICE[:, :4], r"a splice must be \(8, 16\) for labels \(8, 2\), got \(8, 4\), \(8, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample_latents(model, random_params(config.model), labels, noise, config.sampling, splice=splice)
+
+
+def test_splices_are_drawn_by_sample_and_seed():
+    model = dataclasses.replace(ONE_STEP.model, tokens_per_image=256)
+    half, again, less, other = (
+        np.asarray(draw_splice(model, seed, jnp.asarray(indices), fraction))
+        for seed, indices, fraction in (
+            (5, INDICES, 0.5),
+            (5, INDICES[::-1], 0.5),
+            (5, INDICES, 0.1),
+            (6, INDICES, 0.5),
+        )
+    )
+    assert half.shape == (8, 256)
+    np.testing.assert_array_equal(half, again[::-1])
+    assert abs(half.mean() - 0.5) < 0.05 and abs(less.mean() - 0.1) < 0.05
+    assert len(np.unique([*half, *other], axis=0)) == 16
+    for fraction in (0.0, 1.0):
+        assert (np.asarray(draw_splice(model, 5, INDICES, fraction)) == fraction).all()
+
+
+def test_sampler_fuses_pairs_of_labels(config):
+    sampler, params = sampler_on(config, 8), random_params(config.model)
+    made = np.asarray(sampler(params, PAIRS, np.int32(5), INDICES).images).astype(int)
+    splice = draw_splice(config.model, 5, INDICES, 0.5)
+    latents = sample_latents(
+        TransDiff(config.model, unroll=True),
+        params,
+        PAIRS,
+        SeededNoise(jnp.int32(5), jnp.asarray(INDICES)),
+        config.sampling,
+        splice=splice,
+    )
+    expected = np.clip(255 * (np.asarray(unpatchify(latents, 2)) + 1) / 2, 0, 255)
+    assert np.abs(made - expected).max() < 1.5
+    assert np.abs(made - images_on_one_device(config)).max() > 10
+
+
+# --- which network passes are made ---
 
 
 class StandInModel:
@@ -200,9 +318,9 @@ class StandInModel:
         return KeysValues(features[None], features[None])
 
     def velocity_at(self, x, time, keys_values):
-        self.keys_values = keys_values
-        self.rows.append(("velocity_at", len(x)))
-        return interleave(x, x) if isinstance(keys_values, GuidedPair) else x
+        self.keys_values, pair = keys_values, isinstance(keys_values, GuidedPair)
+        self.rows.append(("pair" if pair else "velocity_at", len(x)))
+        return interleave(x, x) if pair else x
 
 
 @pytest.mark.parametrize(("weight", "null"), [(1.0, []), (1.25, [("condition", 1)])])
@@ -212,8 +330,8 @@ def test_weight_one_is_one_pass(weight, null):
     settings = SamplingConfig(steps=STEPS, guidance=(weight,))
     with jax.disable_jit():
         sample_latents(model, {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
-    assert model.rows == [("condition", 2), *null, *[("velocity_at", 2)] * STEPS]
-    np.testing.assert_array_equal(model.timesteps, [1000, 520, 40, 0])
+    assert model.rows == [("condition", 2), *null, *[("pair" if null else "velocity_at", 2)] * STEPS]
+    np.testing.assert_allclose(model.timesteps, [40, 520, 1000], rtol=1e-6)
     if null:
         assert model.keys_values.conditional.key.ravel().tolist() == [4, 6]
         assert model.keys_values.unconditional.key.ravel().tolist() == [-1]
@@ -222,15 +340,46 @@ def test_weight_one_is_one_pass(weight, null):
 
 
 @pytest.mark.parametrize("solver", sampling.SOLVERS)
+@pytest.mark.parametrize("interval", [(0.3, 0.7), (0.9, 1.0), (0.41, 0.42)])
+def test_unconditional_half_is_skipped_where_guidance_is_off(solver, interval):
+    settings = SamplingConfig(solver=solver, steps=5, guidance=(2.0,), guidance_interval=interval, last_time=0.2)
+    model, noise = StandInModel(ONE_STEP.model), SeededNoise(jnp.int32(0), jnp.arange(2))
+    with jax.disable_jit():
+        sample_latents(model, {}, jnp.array([4, 6]), noise, settings)
+    passes = [name for name, _ in model.rows if name != "condition"]
+    times = sampling.SOLVERS[solver].times(solver_grid(settings))
+    assert passes == ["pair" if interval[0] <= t <= interval[1] else "velocity_at" for t in times]
+    # And that is what is counted.
+    assert evaluations(settings) == (passes.count("pair"), passes.count("velocity_at"))
+
+
+def test_schedule_that_starts_at_one_skips_the_first_pair():
+    settings = SamplingConfig(steps=3, guidance=(2.0,), guidance_schedule="linear")
+    model, noise = StandInModel(ONE_STEP.model), SeededNoise(jnp.int32(0), jnp.arange(2))
+    with jax.disable_jit():
+        sample_latents(model, {}, jnp.array([4, 6]), noise, settings)
+    assert [name for name, _ in model.rows][2:] == ["velocity_at", "pair", "pair"]
+
+
+def test_each_image_takes_its_steps():
+    settings = SamplingConfig(steps=9, steps_by_image=(1, 2, 3, 5))
+    model = StandInModel(dataclasses.replace(ONE_STEP.model, num_images=4))
+    with jax.disable_jit(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "next_conditions", lambda model, params, conditions, image: conditions)
+        sample_latents(model, {}, jnp.array([4, 6]), SeededNoise(jnp.int32(0), jnp.arange(2)), settings)
+    assert len(model.rows) == 1 + 1 + 2 + 3 + 5
+
+
+@pytest.mark.parametrize("solver", sampling.SOLVERS)
 @pytest.mark.parametrize("steps", [1, 5])
 def test_solvers_ask_for_times_of_the_table(solver, steps):
-    grid = solver_grid(SamplingConfig(solver=solver, steps=steps))
-    table = time_table(StandInModel(ONE_STEP.model), {}, grid)
+    settings = SamplingConfig(solver=solver, steps=steps)
+    grid, table = solver_grid(settings), time_table(StandInModel(ONE_STEP.model), {}, settings)
 
     def velocity(x, t):
         return jnp.full_like(x, table.at(t).output[0, 0, 0])  # NaN for a time that is not in the table
 
-    made = jax.jit(lambda x: sampling.SOLVERS[solver](velocity, x, grid, lambda index: x))(jnp.ones((2, 3, 4)))
+    made = jax.jit(lambda x: sampling.SOLVERS[solver].solve(velocity, x, grid, lambda index: x))(jnp.ones((2, 3, 4)))
     assert np.isfinite(made).all()
     row = table.at(grid.time[-1])
     assert row.output.shape == (1, 1, 1)
@@ -241,11 +390,11 @@ def test_solvers_ask_for_times_of_the_table(solver, steps):
 def test_solver_comes_from_the_configuration(monkeypatch):
     seen = []
 
-    def solver(velocity, x, grid, noise):
+    def solve(velocity, x, grid, noise):
         seen.append(grid.time.tolist())
         return x
 
-    monkeypatch.setitem(sampling.SOLVERS, "euler", solver)
+    monkeypatch.setitem(sampling.SOLVERS, "euler", Solver(solve, lambda grid: grid.time))
     settings = SamplingConfig(solver="euler", steps=2, last_time=0.5)
     initial, steps = draws(0, INDICES[:2])
     latents = sample_latents(StandInModel(ONE_STEP.model), {}, jnp.array([4, 6]), GivenNoise(initial, steps), settings)
@@ -272,11 +421,11 @@ def test_images_are_the_decoded_latents(config):
 def test_same_compiled_batch_gives_identical_images(config):
     sample, params = sampler_on(config, 1), random_params(config.model)
     order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
-    mixed = sample(params, LABELS[order], np.int32(5), INDICES[order])
+    mixed = sample(params, LABELS[order], np.int32(5), INDICES[order]).images
     np.testing.assert_array_equal(mixed, images_on_one_device(config)[order])
     labels, indices = LABELS.copy(), INDICES.copy()
     labels[1:], indices[1:] = 8, np.arange(100, 107)
-    others = sample(params, labels, np.int32(5), indices)
+    others = sample(params, labels, np.int32(5), indices).images
     np.testing.assert_array_equal(others[0], images_on_one_device(config)[0])
     assert (np.asarray(others[1:]) != images_on_one_device(config)[1:]).any(axis=(1, 2, 3, 4)).all()
 
@@ -287,12 +436,26 @@ def test_seed_and_label_matter(config):
         sample(params, LABELS, np.int32(6), INDICES),
         sample(params, (LABELS + 1) % 10, np.int32(5), INDICES),
     ):
-        assert (np.asarray(made) != images_on_one_device(config)).any(axis=(1, 2, 3, 4)).all()
+        assert (np.asarray(made.images) != images_on_one_device(config)).any(axis=(1, 2, 3, 4)).all()
+
+
+def test_only_the_last_image_is_decoded_unless_all_are_asked_for(config):
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    made = make_sampler(config, mesh)(random_params(config.model), LABELS, np.int32(5), INDICES).images
+    np.testing.assert_array_equal(made, images_on_one_device(config)[:, -1:])
+
+
+def test_samples_that_are_not_finite_are_marked(config):
+    params = random_params(config.model)
+    poisoned = params["encoder"]["class_embedding"].at[LABELS[1]].set(jnp.nan)
+    params = params | {"encoder": params["encoder"] | {"class_embedding": poisoned}}
+    finite = sampler_on(config, 1)(params, LABELS, np.int32(5), INDICES).finite
+    assert finite.tolist() == [label != LABELS[1] for label in LABELS]
 
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_other_batch_sizes_differ_by_a_grey_level_at_most(config, rows):
-    made = sampler_on(config, 1)(random_params(config.model), LABELS[:rows], np.int32(5), INDICES[:rows])
+    made = sampler_on(config, 1)(random_params(config.model), LABELS[:rows], np.int32(5), INDICES[:rows]).images
     difference = np.asarray(made).astype(int) - images_on_one_device(config)[:rows]
     assert np.abs(difference).max() <= 1
 
@@ -302,7 +465,8 @@ def test_sharded_sampler_is_that_of_one_device(config, sizes):
     mesh = sharding.make_mesh(MeshConfig(*sizes))
     boxed = jax.eval_shape(lambda: init_params(config.model, 0))
     params = jax.device_put(random_params(config.model), sharding.tree_shardings(boxed, mesh))
-    made = make_sampler(config, mesh)(params, LABELS, np.int32(5), INDICES)
+    made, finite = make_sampler(config, mesh, all_images=True)(params, LABELS, np.int32(5), INDICES)
+    assert finite.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 1)
     assert made.sharding.is_equivalent_to(sharding.batch_sharding(mesh), made.ndim)
     difference = np.asarray(made).astype(int) - images_on_one_device(config)
     assert np.abs(difference).max() <= 1
