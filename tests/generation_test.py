@@ -7,6 +7,7 @@ import os
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_bytes
 from transdiff_jax.generation import SampleRequest, generate
 from transdiff_jax.images import encode_png, load_png
+from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.sample_set import RECORD, image_path, reference_path
 from transdiff_jax.training.state import create_state
 
@@ -106,6 +108,52 @@ def test_digests_are_those_that_sha256sum_prints(finished):
     assert "npz" not in samples
     (shard,) = json.loads((finished / RECORD).read_text())["shards"]
     assert shard == {"first": 0, "samples": 6, "sha256": hashlib.sha256(samples.encode()).hexdigest()}
+
+
+def test_diversity_of_the_semantic_features_is_reported(finished, weights):
+    similarity = json.loads((finished / RECORD).read_text())["semantic_similarity"]
+    assert list(similarity) == ["0", "1", "2"]
+    for label, value in similarity.items():
+        model, null = TransDiff(CONFIG.model), jnp.zeros(1, bool)
+        tokens = model.apply({"params": weights.params}, jnp.array([int(label)]), null, method="encode").features[0]
+        cosines = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in np.array(tokens)] for a in np.array(tokens)]
+        assert value == pytest.approx(np.mean(cosines), abs=1e-5)
+
+
+def test_fused_classes(weights, mesh, tmp_path, finished):
+    generate(weights, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+    generate(weights, SampleRequest((1,) * 6, seed=3), tmp_path / "single", mesh)
+    assert (read_all(tmp_path / "fused", 6) != read_all(tmp_path / "single", 6)).any(axis=(1, 2, 3)).all()
+    record = json.loads((tmp_path / "fused" / RECORD).read_text())
+    assert record["settings"]["fuse_with"] == 2
+    assert record["settings"]["sampling"]["fuse_fraction"] == 0.5
+    assert set(record["semantic_similarity"]) == {"1", "2", "fused"}
+    with pytest.raises(UserError, match="other sampling"):
+        half = with_sampling(weights, fuse_fraction=0.4)
+        generate(half, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+    # A fraction of none is the first class, in the similarity too.
+    generate(with_sampling(weights, fuse_fraction=0.0), SampleRequest((1,) * 6, 3, 2), tmp_path / "none", mesh)
+    difference = read_all(tmp_path / "none", 6).astype(int) - read_all(tmp_path / "single", 6)
+    assert np.abs(difference).max() <= 1
+    similarity = json.loads((tmp_path / "none" / RECORD).read_text())["semantic_similarity"]
+    assert similarity["fused"] == pytest.approx(similarity["1"], abs=1e-5)
+
+
+def test_rows_of_the_grid_have_the_names_of_classes(weights):
+    named = dataclasses.replace(weights, class_names=("tench, Tinca tinca", *"bcdefgh", "i" * 99, "j"))
+    plain, fused = SampleRequest((0,), seed=0), SampleRequest((0,), seed=0, fuse_with=8)
+    assert generation._row_name(0, named, plain) == "tench"
+    assert generation._row_name(0, named, fused) == "tench + " + "i" * 24
+    assert generation._row_name(3, weights, plain) == "3"
+
+
+def test_samples_that_are_not_finite_stop_the_job(weights, mesh, tmp_path):
+    encoder = weights.params["encoder"]
+    poisoned = encoder | {"class_embedding": encoder["class_embedding"].at[2].set(np.nan)}
+    broken = dataclasses.replace(weights, params=weights.params | {"encoder": poisoned})
+    with pytest.raises(UserError, match="sample 4 holds values that are not finite"):
+        generate(broken, SampleRequest(LABELS, seed=3), tmp_path, mesh)
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {f"00000{i}.png" for i in range(4)}
 
 
 def test_npz_holds_the_images(finished):

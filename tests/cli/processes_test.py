@@ -138,6 +138,23 @@ def test_sample_writes_images_and_a_grid(trained, tmp_path):
     assert (tmp_path / "grid.png").exists()
 
 
+def test_sample_fuses_two_classes_with_every_other_setting(trained, tmp_path):
+    settings = ["--solver=heun", "--steps=4", "--guidance=2", "--guidance_interval=0.2,0.8", "--fuse_fraction=0.3"]
+    settings += ["--guidance_schedule=power_cosine", "--guidance_power=2"]
+    arguments = [f"--workdir={trained}", f"--out={tmp_path}", "--fuse=7,3", "--num_samples=5", *settings]
+    result = run(command("sample", *arguments))
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "images").iterdir())) == 5
+    record = json.loads((tmp_path / "samples.json").read_text())
+    assert (record["settings"]["labels"], record["settings"]["fuse_with"]) == ([7] * 5, 3)
+    assert (
+        record["settings"]["sampling"] | {"solver": "heun", "steps": 4, "fuse_fraction": 0.3}
+        == (record["settings"]["sampling"])
+    )
+    assert set(record["semantic_similarity"]) == {"3", "7", "fused"}
+    assert "the same of fused features" in result.stderr
+
+
 def sample_command(workdir, out, count):
     settings = ["--guidance=1.5", "--steps=50", "--batch_size=20", "--npz"]
     return command("sample", f"--workdir={workdir}", f"--out={out}", f"--num_samples={count}", *settings)
@@ -226,8 +243,17 @@ def test_bad_sampling_flags_end_in_one_line(trained, tmp_path):
         ([f"--workdir={tmp_path}", base[1], "--labels=1"], "holds no checkpoints"),
         ([base[0], f"--out={tmp_path / 'file'}", "--labels=1"], "cannot be used"),
         ([*base, "--labels=10"], "class 10 does not exist; this model has classes 0 to 9"),
-        ([*base, "--labels=seven"], "--labels: 'seven' is not a number"),
-        ([*base], "give either --labels=207,88 or --num_samples=50000"),
+        ([*base, "--labels=seven"], "--labels: 'seven' is not a whole number"),
+        ([*base], "give one of --labels=207,88, --num_samples=50000, and --fuse=207,88"),
+        ([*base, "--labels=1", "--num_samples=2"], "give one of --labels=207,88"),
+        ([*base, "--fuse=1"], "--fuse=1 must name two classes, such as --fuse=207,88"),
+        ([*base, "--fuse=1,11"], "--fuse: class 11 does not exist"),
+        ([*base, "--labels=1", "--fuse_fraction=0.1"], "--fuse_fraction has an effect with --fuse only"),
+        (
+            [*base, "--labels=1", "--solver=heun", "--noise_scale=1"],
+            "--noise_scale has an effect with the solver euler",
+        ),
+        ([*base, "--labels=1", "--steps=3,4"], "config.sampling.steps_by_image=(3, 4) must be empty, or hold one"),
         ([*base, "--labels=1", "--guidance=0.5"], "weights must be at least 1"),
     ):
         assert message in error_line(run(command("sample", *arguments)))

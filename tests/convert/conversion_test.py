@@ -200,7 +200,7 @@ def test_a_converted_model_is_sampled_with_a_converted_tokenizer(tmp_path):
     values = weights.config.to_dict()
     values["sampling"]["steps"] = 2
     sampler = make_sampler(make_config(values), mesh())
-    images = sampler(weights.params, np.array([0, 2]), 0, np.array([0, 1]))
+    images = sampler(weights.params, np.array([0, 2]), 0, np.array([0, 1])).images
     assert images.shape == (2, 1, 64, 64, 3)
     assert images.dtype == np.uint8
     assert len(np.unique(images)) > 10
