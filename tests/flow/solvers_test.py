@@ -66,8 +66,10 @@ def test_gaussian_samples_have_that_variance(solver):
 
 
 def deterministic_error(solver, n, first, last):
-    """Of one path from time `first` to `last` in n intervals; exactly, a Gaussian's paths scale with its standard
-    deviation. In float64, so that rounding does not hide the order."""
+    """Of one path from time `first` to `last` in n intervals.
+
+    Exactly, a Gaussian's paths scale with its standard deviation. In float64, so that rounding does not hide the order.
+    """
 
     def deviation(t):
         return np.sqrt(((1 - t) * SCALE) ** 2 + t**2)
