@@ -1,42 +1,35 @@
 """A list of paths with labels that many processes share without copies: ImageNet has 1,281,167."""
 
-import array
 import os
-import shutil
 import tempfile
-import weakref
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
-_PATHS, _ENDS, _LABELS = "paths", "ends.npy", "labels.npy"
-
 
 class Listing:
-    """Paths and labels in memory-mapped temporary files.
+    """Paths and labels in memory-mapped temporary files without names, which vanish with the process that made them.
 
-    Pickles as the name of their folder, which the process that made the listing removes when it ends or lets go of it.
+    Pickles as the places of these files, so that a worker process maps them too while the one that made them runs.
     """
 
     def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="transdiff_jax_listing_"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        ends, labels = array.array("q", [0]), array.array("i")
-        with (self._folder / _PATHS).open("wb") as file:
-            for path, label in entries:
-                file.write(os.fsencode(path))
-                ends.append(file.tell())
-                labels.append(label)
-        np.save(self._folder / _ENDS, np.array(ends, np.int64))
-        np.save(self._folder / _LABELS, np.array(labels, np.int32))
-        self._open()
+        self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115 (open as long as the listing is)
+        paths, ends, labels = self._files
+        ends.write(np.int64(0).tobytes())
+        for path, label in entries:
+            paths.write(os.fsencode(path))
+            ends.write(np.int64(paths.tell()).tobytes())
+            labels.write(np.int32(label).tobytes())
+        for file in self._files:
+            file.flush()
+        self._open([f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in self._files])
 
-    def _open(self) -> None:
-        self._ends = np.load(self._folder / _ENDS, mmap_mode="r")
-        self.labels = np.load(self._folder / _LABELS, mmap_mode="r")  # int32 [len]
-        # An empty file cannot be mapped.
-        self._paths = np.memmap(self._folder / _PATHS, np.uint8, "r") if len(self) else np.zeros(0, np.uint8)
+    def _open(self, places: list[str]) -> None:
+        self._places = places
+        self._paths, self._ends, self.labels = (
+            np.memmap(place, dtype, "r") for place, dtype in zip(places, (np.uint8, np.int64, np.int32), strict=True)
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,9 +40,8 @@ class Listing:
             raise IndexError(index)
         return os.fsdecode(self._paths[self._ends[index] : self._ends[index + 1]].tobytes())
 
-    def __getstate__(self) -> Path:
-        return self._folder
+    def __getstate__(self) -> list[str]:
+        return self._places
 
-    def __setstate__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open()
+    def __setstate__(self, places: list[str]) -> None:
+        self._open(places)

@@ -1,11 +1,13 @@
 """Grain's worker processes: they end with the process that they work for, and at no signal before it."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 from transdiff_jax.errors import UserError
 
@@ -18,6 +20,7 @@ def started_here() -> Iterator[None]:
 
     Both are often sent to all processes of a job at once, and the main one still needs a batch to finish its step.
     """
+    _start_resource_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -30,6 +33,24 @@ def started_here() -> Iterator[None]:
         ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@functools.cache  # once
+def _start_resource_tracker() -> None:
+    """Python's helper that frees shared memory when all processes are gone.
+
+    Started here since it unblocks the signals of the thread that starts it, and since it would warn of each batch
+    that was under way when a run stopped.
+    """
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    os.environ[name] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def end_with_parent() -> None:
