@@ -1,12 +1,16 @@
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 from absl import flags
+from jax._src import xla_bridge
 
 from tests.conftest import tiny_config
 from tests.data.photos import crop, encoded, write_folder
+from transdiff_jax.data import pipeline
+from transdiff_jax.data.folder import FolderSource
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.data.unreadable import read_members
@@ -195,3 +199,22 @@ def test_an_error_of_a_worker_is_the_one_of_a_thread(photo_config, tmp_path, fol
             batches(config, tmp_path)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+class WatchedSource(FolderSource):
+    """A source that fails in another process with a backend of JAX."""
+
+    def __init__(self, folder):
+        super().__init__(folder, 3)
+        self.maker = os.getpid()
+
+    def __getitem__(self, index):
+        if os.getpid() != self.maker and xla_bridge.backends_are_initialized():
+            raise UserError("a worker process has a backend")
+        return super().__getitem__(index)
+
+
+def test_a_worker_process_takes_no_device(photo_config, tmp_path, folder, parsed_flags, monkeypatch):
+    # On a machine with an accelerator it would take its memory, or fail since the training process has it.
+    monkeypatch.setattr(pipeline, "open_source", lambda data: WatchedSource(folder))
+    batches(photo_config(data={"workers": 1}), tmp_path, 2)
