@@ -43,34 +43,32 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     Raises:
         UnreadableImage: the file is empty, cut short, damaged, too large, or no image of `FORMATS`.
     """
-    picture = _load(data)
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        picture = _shown(data).convert("L" if channels == 1 else "RGB")
+    except (UnreadableImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not an image file of {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UnreadableImage(reason) from None
+    return np.asarray(picture).reshape(picture.height, picture.width, channels)
+
+
+def _shown(data: bytes) -> Image.Image:
+    """The image as a viewer shows it, in mode L, RGB or CMYK."""
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise UnreadableImage(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
+    picture.load()
     colour, alpha = _split(picture)
     colour = _to_srgb(colour, picture.info.get("icc_profile"))
     if alpha is not None:
         colour = Image.composite(colour, Image.new(colour.mode, colour.size, "white"), alpha)
     turn = _TURNS.get(_orientation(picture))
-    if turn is not None:
-        colour = colour.transpose(turn)
-    colour = colour.convert("L" if channels == 1 else "RGB")
-    return np.asarray(colour).reshape(colour.height, colour.width, channels)
-
-
-def _load(data: bytes) -> Image.Image:
-    if not data:
-        raise UnreadableImage("the file is empty")
-    try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UnreadableImage(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
-        picture.load()
-    except (UnreadableImage, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"not an image file of {', '.join(FORMATS)}") from None
-    except Exception as error:  # parsers raise nearly anything on damaged files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnreadableImage(reason) from None
-    return picture
+    return colour if turn is None else colour.transpose(turn)
 
 
 def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
