@@ -1,16 +1,24 @@
+import dataclasses
 import shutil
 
+import cloudpickle
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from tests.data.photos import CLASSES, Photos, write_folder, write_tfds
+from transdiff_jax.config import DataConfig
+from transdiff_jax.data.digits import prepare_digits
+from transdiff_jax.data.imagenet import readable_names, wnids
 from transdiff_jax.data.sources import open_source
+from transdiff_jax.data.tfds_source import TfdsSource
 from transdiff_jax.errors import UserError
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1437), ("test", 360)])
 def test_records_of_a_split(digits_config, split, count):
     source = open_source(digits_config(data={"split": split}).data)
-    assert (len(source), source.num_classes) == (count, 10)
+    assert (len(source), source.class_names) == (count, tuple("0123456789"))
     record = source[count - 1]
     assert (record["image"].shape, record["image"].dtype) == ((8, 8, 1), np.uint8)
     assert type(record["label"]) is int
@@ -21,6 +29,18 @@ def test_labels_are_those_of_the_records(digits_config):
     labels = source.labels()
     assert labels.dtype == np.int32
     assert labels.tolist() == [source[index]["label"] for index in range(len(source))]
+
+
+def test_pixels_are_those_that_tfds_decodes(digits_config, digits_directory):
+    source = open_source(digits_config(data={"split": "test"}).data)
+    for index, record in enumerate(prepare_digits(str(digits_directory)).as_data_source(split="test")):
+        np.testing.assert_array_equal(source[index]["image"], record["image"])
+        assert source[index]["label"] == source.label(index) == record["label"]
+
+
+def test_grey_images_may_be_asked_for_in_colour(digits_config):
+    grey, colour = (open_source(dataclasses.replace(digits_config().data, image_channels=c)) for c in (1, 3))
+    np.testing.assert_array_equal(colour[3]["image"], np.repeat(grey[3]["image"], 3, axis=-1))
 
 
 def test_random_access(digits_config):
@@ -77,3 +97,48 @@ def test_a_prepared_tfds_dataset_is_read_by_name(digits_directory, digits_config
 def test_datasets_that_are_not_there(digits_config, source, message):
     with pytest.raises(UserError, match=message):
         open_source(digits_config(data={"source": source}).data)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder, and the same files as prepared by TFDS."""
+    folder = write_folder(tmp_path_factory.mktemp("folder"))
+    return folder, write_tfds(folder, tmp_path_factory.mktemp("tfds"))
+
+
+def test_a_folder_and_tfds_give_the_same_records(photos):
+    folder, directory = photos
+    ours = open_source(DataConfig(source=f"folder:{folder}", image_channels=3))
+    theirs = open_source(DataConfig(source="tfds:photos", directory=str(directory), image_channels=3))
+    assert ours.class_names == theirs.class_names == CLASSES
+    places = {ours.id(index): index for index in range(len(ours))}
+    assert sorted(theirs.id(index) for index in range(len(theirs))) == sorted(places)  # its feature file_name
+    for index in range(len(theirs)):
+        place = places[theirs.id(index)]
+        np.testing.assert_array_equal(theirs[index]["image"], ours[place]["image"])
+        assert theirs.label(index) == theirs.labels()[index] == ours.labels()[place] == ours.label(place)
+
+
+def test_a_source_pickles_to_something_small(photos):
+    folder, directory = photos
+    for name in (f"folder:{folder}", "tfds:photos"):
+        source = open_source(DataConfig(source=name, directory=str(directory), image_channels=3))
+        pickled = cloudpickle.dumps(source)
+        assert len(pickled) < 2000
+        np.testing.assert_array_equal(cloudpickle.loads(pickled)[5]["image"], source[5]["image"])
+
+
+def test_names_of_imagenet_are_words(digits_config):
+    assert readable_names(wnids())[:2] == ("tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert readable_names(wnids()[:5]) == wnids()[:5]
+    assert readable_names(("cat", "dog")) == ("cat", "dog")
+    labels = tfds.builder_cls("imagenet2012")().info.features["label"]
+    assert readable_names(labels.names)[988:990] == ("acorn", "hip, rose hip, rosehip")
+
+
+def test_a_record_without_a_class(photos, monkeypatch):
+    folder, directory = photos
+    source = TfdsSource(Photos(folder, data_dir=str(directory), file_format="array_record"), "train", 3)
+    source.class_names = CLASSES[:1]
+    with pytest.raises(UserError, match=r"record \d+ of split train in .* has no class"):
+        source.labels()

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.data.photos import photographs
 from transdiff_jax.config import DataConfig
-from transdiff_jax.data.transforms import random_square, to_unit_range, transform
+from transdiff_jax.data.transforms import center_square, random_square, to_unit_range, transform
 from transdiff_jax.images import to_uint8
 
 IMAGE = np.array([[[0], [51]], [[204], [255]]], np.uint8)
@@ -67,3 +69,47 @@ def test_a_random_square_is_resized():
     small = random_square(ramp, 12, np.random.default_rng(0))
     assert small.shape == (12, 12, 1)
     np.testing.assert_allclose(small[3:-3, 0, 0], np.arange(5, 240, 20)[3:-3], atol=1)
+
+
+def adm_crop(height, width, size):
+    """Sizes after each halving and after the last resize, and where the square begins."""
+    halvings = []
+    while min(height, width) >= 2 * size:
+        height, width = height // 2, width // 2
+        halvings.append((height, width))
+    scale = size / min(height, width)
+    height, width = round(height * scale), round(width * scale)
+    return halvings, (height, width), ((height - size) // 2, (width - size) // 2)
+
+
+HAND_WORKED = {
+    (427, 640, 64): ([(213, 320), (106, 160)], (64, 97), (0, 16)),  # 160 * 64 / 106 = 96.6
+    (427, 640, 256): ([], (256, 384), (0, 64)),  # 640 * 256 / 427 = 383.7
+    (400, 101, 50): ([(200, 50)], (200, 50), (75, 0)),
+    (100, 99, 50): ([], (51, 50), (0, 0)),  # 100 * 50 / 99 = 50.5: up
+    (40, 41, 60): ([], (60, 62), (0, 1)),  # 61.5 is rounded to even
+    (30, 40, 45): ([], (45, 60), (0, 7)),
+}
+
+
+@pytest.mark.parametrize(("case", "sizes"), HAND_WORKED.items(), ids=str)
+def test_the_center_square_is_that_of_adm(case, sizes):
+    height, width, size = case
+    assert adm_crop(*case) == sizes
+    image = photographs()["china"][:height, :width]
+    halvings, resized, (top, left) = sizes
+    picture = Image.fromarray(image)
+    for h, w in halvings:
+        picture = picture.resize((w, h), resample=Image.Resampling.BOX)
+    picture = picture.resize(resized[::-1], resample=Image.Resampling.BICUBIC)
+    expected = np.array(picture)[top : top + size, left : left + size]
+    np.testing.assert_array_equal(center_square(image, size), expected)
+    grey = center_square(image[..., :1], size)
+    np.testing.assert_array_equal(grey[..., 0], expected[..., 0])
+
+
+@pytest.mark.parametrize("crop", ["random", "center"])
+def test_a_crop_has_the_asked_size(crop):
+    made = transform(photographs()["flower"], DataConfig(crop=crop, image_size=33), np.random.default_rng(0))
+    assert made.shape == (33, 33, 3)
+    assert (made.min() >= -1, made.max() <= 1) == (True, True)

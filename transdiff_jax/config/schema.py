@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any, Literal
 
-TFDS_PREFIX = "tfds:"  # of DataConfig.source
+# Of DataConfig.source.
+TFDS_PREFIX = "tfds:"
+FOLDER_PREFIX = "folder:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +57,20 @@ class TokenizerConfig:
 class DataConfig:
     """Where images come from and what happens to them before the tokenizer."""
 
-    source: str = "digits"  # "digits" (embedded), or "tfds:NAME" for an image-classification dataset of TFDS
+    # "digits" (embedded), "tfds:NAME" for an image-classification dataset of TFDS, or "folder:PATH" for a folder with
+    # one subfolder of images for each class.
+    source: str = "digits"
     directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
-    split: str = "train"
+    split: str = "train"  # of TFDS; a folder is one split
     image_size: int = 8
-    image_channels: int = 1
-    crop: Literal["none", "random"] = "none"  # random: a square of the full short side, resized to image_size
+    image_channels: int = 1  # 1 (grey) or 3 (RGB): what images are converted to
+    # To image_size. none: images must have it; random: a random square of the full short side, resized; center: the
+    # middle square, resized as for ADM.
+    crop: Literal["none", "random", "center"] = "none"
     flip: bool = False  # random horizontal flip
-    read_threads: int = 4
+    read_threads: int = 4  # of each process that reads; a thread prepares a batch
+    workers: int = 0  # processes that read; 0: threads of the training process
+    max_unreadable: float = 0.001  # stop when more than this share of the records cannot be decoded
 
 
 @dataclasses.dataclass(frozen=True)

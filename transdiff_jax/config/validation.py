@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transdiff_jax.config.schema import TFDS_PREFIX, Config, ModelConfig
+from transdiff_jax.config.schema import FOLDER_PREFIX, TFDS_PREFIX, Config, DataConfig, ModelConfig
 from transdiff_jax.errors import UserError
 
 
@@ -10,6 +10,7 @@ def validate(config: Config) -> None:
     """Raises a UserError for values out of range and for sizes that cannot work together."""
     _check_ranges(config)
     _check_model(config.model)
+    _check_data(config.data)
     _check_latents(config)
     _check_training(config)
     _check_sampling(config)
@@ -19,6 +20,7 @@ _AT_LEAST = {
     0: (
         "seed",
         "optimizer.warmup_steps",
+        "data.workers",
         "train.sample_every",
         "train.keep_every",
         "loss.diversity_weight",
@@ -34,7 +36,6 @@ _AT_LEAST = {
             "tokenizer.patch",
             "tokenizer.slice_size",
             "data.image_size",
-            "data.image_channels",
             "data.read_threads",
             "loss.pairs_per_latent",
         ),
@@ -42,7 +43,14 @@ _AT_LEAST = {
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
     ),
 }
-_FRACTIONS = ("model.dropout", "model.label_dropout", "optimizer.beta1", "optimizer.beta2")  # in [0, 1)
+_FRACTIONS = (  # in [0, 1)
+    "model.dropout",
+    "model.label_dropout",
+    "data.max_unreadable",
+    "optimizer.beta1",
+    "optimizer.beta2",
+)
+_SOURCE_PREFIXES = (TFDS_PREFIX, FOLDER_PREFIX)
 _POSITIVE = (
     *("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip_norm"),
     *("sampling.last_time", "sampling.guidance_power"),
@@ -100,6 +108,17 @@ def _check_model(model: ModelConfig) -> None:
         )
 
 
+def _check_data(data: DataConfig) -> None:
+    _require(
+        data.source == "digits" or any(data.source.startswith(p) and data.source != p for p in _SOURCE_PREFIXES),
+        f'config.data.source={data.source!r} must be "digits", "tfds:NAME" or "folder:PATH"',
+    )
+    _require(
+        data.image_channels in (1, 3),
+        f"config.data.image_channels={data.image_channels} must be 1 (grey) or 3 (RGB)",
+    )
+
+
 KL16_FACTOR = 16  # side of the square of pixels that becomes one latent position of KL-16
 
 
@@ -129,11 +148,7 @@ def _check_latents(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    train, source = config.train, config.data.source
-    _require(
-        source == "digits" or (source.startswith(TFDS_PREFIX) and source != TFDS_PREFIX),
-        f'config.data.source={source!r} must be "digits" or "tfds:NAME"',
-    )
+    train = config.train
     _require(
         train.batch_size % train.accumulation == 0,
         f"config.train.accumulation={train.accumulation} must divide config.train.batch_size={train.batch_size}",

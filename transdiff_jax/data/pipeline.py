@@ -1,5 +1,8 @@
 """The Grain pipeline: source -> MRAR group -> transform -> batch, shuffled by epoch and resumable on any host count."""
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict
 
 import grain
@@ -8,9 +11,12 @@ import numpy as np
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
+from transdiff_jax.data.records import Record, Source
 from transdiff_jax.data.references import ReferenceGroups
-from transdiff_jax.data.sources import Source, open_source
+from transdiff_jax.data.sources import open_source
 from transdiff_jax.data.transforms import transform
+from transdiff_jax.data.unreadable import UnreadableReport, read_members
+from transdiff_jax.data.workers import end_with_parent, started_here
 from transdiff_jax.errors import UserError
 
 
@@ -20,42 +26,53 @@ class Row(TypedDict):
     image: np.ndarray  # float32 [num_images, height, width, channels] in [-1, 1]
     label: np.ndarray  # int32 scalar
     index: np.ndarray  # int64 [num_images]: which records these are
+    unreadable: np.ndarray  # int64 [num_images]: the record that could not be decoded and is replaced, or -1
 
 
-def _check_source(source: Source, config: Config) -> None:
-    data, model = config.data, config.model
-    expected = (data.image_size, data.image_size, data.image_channels)
-    found = source[0]["image"].shape
-    if data.crop != "none":  # which makes any size the right one
-        found = (*expected[:2], found[2])
-    if found != expected:
-        raise UserError(
-            f"config.data.image_size={data.image_size} and image_channels={data.image_channels} do not fit the "
-            f"images of config.data.source={data.source!r}, which are {source[0]['image'].shape}"
-        )
-    if source.num_classes != model.num_classes:
-        raise UserError(
-            f"config.model.num_classes={model.num_classes} must be {source.num_classes}, the number of classes of "
-            f"config.data.source={data.source!r}"
-        )
+class _RowLoader:
+    """Makes the row that ends with a record; pickled into worker processes."""
+
+    def __init__(self, config: Config, source: Source, groups: ReferenceGroups | None) -> None:
+        self._config, self._source, self._groups = config, source, groups
+
+    def __call__(self, index: int, generator: np.random.Generator) -> Row:
+        members = np.array([index]) if self._groups is None else self._groups.group(index, generator)
+        records, found, replaced = read_members(self._source, members)
+        images = [self._image(record, int(i), generator) for record, i in zip(records, found, strict=True)]
+        return Row(image=np.stack(images), label=np.int32(records[-1]["label"]), index=found, unreadable=replaced)
+
+    def _image(self, record: Record, index: int, generator: np.random.Generator) -> np.ndarray:
+        data, (height, width, _) = self._config.data, record["image"].shape
+        if data.crop == "none" and (height, width) != (data.image_size, data.image_size):
+            raise UserError(
+                f"config.data.image_size={data.image_size} does not fit record {self._source.id(index)} of "
+                f"config.data.source={data.source!r}, an image of {width}x{height}: set that size, or config.data.crop"
+            )
+        return transform(record["image"], data, generator)
+
+    def __reduce__(self) -> tuple[Callable[..., "_RowLoader"], tuple[Any, ...]]:
+        return _loader_of_worker, (self._config, self._source, self._groups)
 
 
-def training_rows(config: Config) -> grain.MapDataset:
+def _loader_of_worker(*parts: Any) -> _RowLoader:
+    end_with_parent()
+    return _RowLoader(*parts)
+
+
+def training_rows(config: Config, source: Source) -> grain.MapDataset:
     """An endless, shuffled, random-access sequence of training rows; row i is a function of (seed, i).
 
     Raises:
         UserError: the data does not fit the configuration.
     """
-    source = open_source(config.data)
-    _check_source(source, config)
+    if len(source.class_names) != config.model.num_classes:
+        raise UserError(
+            f"config.model.num_classes={config.model.num_classes} must be {len(source.class_names)}, the number of "
+            f"classes of config.data.source={config.data.source!r}"
+        )
     groups = ReferenceGroups(source.labels(), config.model.num_images) if config.model.num_images > 1 else None
-
-    def load(index: int, generator: np.random.Generator) -> Row:
-        members = np.array([index]) if groups is None else groups.group(index, generator)
-        records = [source[int(member)] for member in members]
-        images = np.stack([transform(record["image"], config.data, generator) for record in records])
-        return Row(image=images, label=np.int32(records[-1]["label"]), index=members.astype(np.int64))
-
+    load = _RowLoader(config, source, groups)
+    load(0, np.random.default_rng(0))  # what does not fit is said before anything is compiled
     seed = rng.integer_seed(config.seed, rng.DATA)
     return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(load)
 
@@ -63,24 +80,33 @@ def training_rows(config: Config) -> grain.MapDataset:
 class TrainingData:
     """An iterator over this process's share of global batches, whose state is one number.
 
-    The state counts global rows, so a run resumes with exactly the rows it would have seen, on any number of hosts.
+    The state counts global rows, so a run resumes with exactly the rows it would have seen, on any number of hosts
+    and of worker processes. Records that cannot be decoded are replaced, and reported in `workdir`.
     """
 
-    def __init__(self, config: Config) -> None:
-        shard = grain.sharding.ShardOptions(jax.process_index(), jax.process_count())
-        threads = config.data.read_threads
-        self.class_names = open_source(config.data).class_names
+    def __init__(self, config: Config, workdir: Path) -> None:
+        source = open_source(config.data)
+        self.class_names = source.class_names
+        self._report = UnreadableReport(workdir, source, config.data)
+        threads, workers = config.data.read_threads, config.data.workers
+        self._starting = started_here if workers else contextlib.nullcontext
         self._iterator = iter(
             grain.experimental.ElasticIterator(
-                training_rows(config),
+                training_rows(config, source),
                 config.train.batch_size,
-                shard,
-                read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads),
+                grain.sharding.ShardOptions(jax.process_index(), jax.process_count()),
+                # Of whole batches: a thread makes one.
+                read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads),
+                multiprocessing_options=grain.MultiprocessingOptions(num_workers=workers) if workers else None,
             )
         )
 
     def __next__(self) -> dict[str, np.ndarray]:
-        return next(self._iterator)
+        """The fields of `Row` but unreadable, with a leading axis."""
+        with self._starting():
+            batch = next(self._iterator)
+        self._report.add(batch.pop("unreadable"))
+        return batch
 
     def get_state(self) -> dict[str, Any]:
         """A JSON value from which `set_state` continues."""
@@ -91,5 +117,5 @@ class TrainingData:
         self._iterator.set_state(state)
 
     def close(self) -> None:
-        """Stops the reading threads."""
+        """Stops the reading threads and processes."""
         self._iterator.close()

@@ -11,26 +11,48 @@ def to_unit_range(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / 127.5 - 1
 
 
+def _picture(image: np.ndarray) -> Image.Image:
+    """uint8 [height, width, c] for Pillow, which has no axis for the one channel of grey."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def random_square(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     """A random square of the full short side, resized bicubically; uint8 [height, width, c] -> [size, size, c]."""
     height, width, channels = image.shape
     side = min(height, width)
     top, left = generator.integers(height - side + 1), generator.integers(width - side + 1)
     square = image[top : top + side, left : left + side]
-    picture = Image.fromarray(square[..., 0] if channels == 1 else square).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+    picture = _picture(square).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture).reshape(size, size, channels)
+
+
+def center_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square as ADM's evaluation data have it; uint8 [height, width, c] -> [size, size, c].
+
+    Halved by averaging while the short side is at least twice `size`, then resized bicubically to it, then cut.
+    """
+    picture = _picture(image)
+    while min(picture.size) >= 2 * size:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = size / min(picture.size)
+    # Python's round, half to even, as there: the long side decides where the square lies.
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    top, left = (picture.height - size) // 2, (picture.width - size) // 2
+    return np.asarray(picture).reshape(picture.height, picture.width, -1)[top : top + size, left : left + size]
 
 
 def transform(image: np.ndarray, config: DataConfig, generator: np.random.Generator) -> np.ndarray:
     """The training transform of one image; `generator` is seeded by record and epoch.
+
+    Without a crop, the image must have the asked size already.
 
     Returns:
         float32 [image_size, image_size, channels] in [-1, 1].
     """
     if config.crop == "random":
         image = random_square(image, config.image_size, generator)
+    elif config.crop == "center":
+        image = center_square(image, config.image_size)
     if config.flip and generator.random() < 0.5:
         image = image[:, ::-1]
     return to_unit_range(image)

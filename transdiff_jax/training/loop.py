@@ -106,7 +106,7 @@ def train(config: Config, workdir: Path) -> None:
         stack.callback(stop.restore)
         store = CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
         stack.callback(store.close)
-        data = TrainingData(config)
+        data = TrainingData(config, workdir)
         stack.callback(data.close)
         state, seconds = _start(config, mesh, store, data)
         _Run(config, workdir, mesh, store, data, stop, seconds).train(state)

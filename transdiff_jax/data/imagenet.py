@@ -1,0 +1,19 @@
+"""ImageNet's 1,000 classes, in the order of their indices everywhere: by wnid, the name of their folders."""
+
+import functools
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
+
+
+@functools.cache
+def wnids() -> tuple[str, ...]:
+    """WordNet ids such as "n01440764", by class index."""
+    return tuple(tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
+
+
+def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """The same names, or words for them ("tench, Tinca tinca") where they are all of ImageNet's wnids."""
+    names = tuple(class_names)
+    return tuple(IMAGENET_LABELS_LIST) if names == wnids() else names
