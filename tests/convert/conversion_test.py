@@ -204,3 +204,13 @@ def test_a_converted_model_is_sampled_with_a_converted_tokenizer(tmp_path):
     assert images.shape == (2, 1, 64, 64, 3)
     assert images.dtype == np.uint8
     assert len(np.unique(images)) > 10
+
+
+def test_the_thousand_classes_of_imagenet_get_their_names(tmp_path):
+    write(tmp_path / "a.pth", transdiff.name_table(dataclasses.replace(TINY, num_classes=1000)))
+    import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
+    names = load_weights(tmp_path / "run", mesh()).class_names
+    assert (len(names), names[0], names[207]) == (1000, "tench, Tinca tinca", "golden retriever")
+    write(tmp_path / "b.pth", transdiff.name_table(TINY))
+    import_transdiff(tmp_path / "b.pth", tmp_path / "other", heads=2)
+    assert load_weights(tmp_path / "other", mesh()).class_names == ()

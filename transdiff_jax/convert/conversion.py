@@ -20,6 +20,7 @@ from transdiff_jax.config.validation import KL16_FACTOR, validate
 from transdiff_jax.convert import kl16, transdiff
 from transdiff_jax.convert.pth import Checkpoint, read_checkpoint, write_checkpoint
 from transdiff_jax.convert.table import NameTable, Tensors, check_reference, from_reference, to_reference
+from transdiff_jax.data import imagenet
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
@@ -182,9 +183,11 @@ def _check_new(out: Path) -> None:
 def _save_run(out: Path, config: Config, params: Params, ema: Params) -> None:
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(zero, zero, zero, params, opt_state=(), ema=(ema,))
+    wnids = imagenet.wnids()
+    names = imagenet.readable_names(wnids) if config.model.num_classes == len(wnids) else ()
     store = CheckpointStore(out, keep_last=1)
     try:
-        store.save(0, state, RunRecord(config, data=NO_DATA, train_seconds=0.0))
+        store.save(0, state, RunRecord(config, NO_DATA, train_seconds=0.0, class_names=names))
     finally:
         store.close()
 
