@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-TFDS_PREFIX = "tfds:"  # of DataConfig.source
+TFDS_PREFIX, LATENTS_PREFIX = "tfds:", "latents:"  # of DataConfig.source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,9 @@ class TokenizerConfig:
 class DataConfig:
     """Where images come from and what happens to them before the tokenizer."""
 
-    source: str = "digits"  # "digits" (embedded), or "tfds:NAME" for an image-classification dataset of TFDS
+    # "digits" (embedded), "tfds:NAME" for an image-classification dataset of TFDS, or "latents:DIR" for a folder that
+    # cli.cache_latents made.
+    source: str = "digits"
     directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
     split: str = "train"
     image_size: int = 8
@@ -63,6 +65,7 @@ class DataConfig:
     crop: Literal["none", "random"] = "none"  # random: a square of the full short side, resized to image_size
     flip: bool = False  # random horizontal flip
     read_threads: int = 4
+    max_unreadable: float = 0.001  # share of unreadable records that stops the job
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transdiff_jax.config.schema import TFDS_PREFIX, Config, ModelConfig
+from transdiff_jax.config.schema import LATENTS_PREFIX, TFDS_PREFIX, Config, ModelConfig
 from transdiff_jax.errors import UserError
 
 
@@ -42,7 +42,10 @@ _AT_LEAST = {
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
     ),
 }
-_FRACTIONS = ("model.dropout", "model.label_dropout", "optimizer.beta1", "optimizer.beta2")  # in [0, 1)
+_FRACTIONS = (  # in [0, 1)
+    *("model.dropout", "model.label_dropout", "optimizer.beta1", "optimizer.beta2"),
+    "data.max_unreadable",
+)
 _POSITIVE = ("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip_norm", "sampling.last_time")
 
 
@@ -127,9 +130,14 @@ def _check_latents(config: Config) -> None:
 
 def _check_training(config: Config) -> None:
     train, source = config.train, config.data.source
+    named = any(source.startswith(prefix) and source != prefix for prefix in (TFDS_PREFIX, LATENTS_PREFIX))
     _require(
-        source == "digits" or (source.startswith(TFDS_PREFIX) and source != TFDS_PREFIX),
-        f'config.data.source={source!r} must be "digits" or "tfds:NAME"',
+        source == "digits" or named, f'config.data.source={source!r} must be "digits", "tfds:NAME" or "latents:DIR"'
+    )
+    _require(
+        config.tokenizer.kind == "kl16" or not source.startswith(LATENTS_PREFIX),
+        f"config.data.source={source!r} holds latents of KL-16: config.tokenizer.kind must be kl16, and "
+        "config.tokenizer.weights the folder that they were made with",
     )
     _require(
         train.batch_size % train.accumulation == 0,

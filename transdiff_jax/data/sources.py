@@ -14,6 +14,10 @@ from transdiff_jax.data.digits import prepare_digits
 from transdiff_jax.errors import UserError
 
 
+class UnreadableImage(ValueError):  # noqa: N818 (says what the record is)
+    """A record whose image cannot be decoded; raised by a source's `[index]`."""
+
+
 class Record(TypedDict):
     """One labelled image."""
 
