@@ -1,6 +1,7 @@
 """The Grain pipeline: source -> MRAR group -> transform -> batch, shuffled by epoch and resumable on any host count."""
 
-from typing import Any, TypedDict
+from collections.abc import Callable
+from typing import Any, Literal, NotRequired, TypedDict
 
 import grain
 import jax
@@ -8,16 +9,21 @@ import numpy as np
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
+from transdiff_jax.config.schema import LATENTS_PREFIX
+from transdiff_jax.data.latents import LatentSource, one_flip, open_latents
 from transdiff_jax.data.references import ReferenceGroups
 from transdiff_jax.data.sources import Source, open_source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.errors import UserError
 
+Prepare = Callable[[Any, np.random.Generator], np.ndarray]  # of one record
+
 
 class Row(TypedDict):
     """One training row; batches hold the same with a leading axis."""
 
-    image: np.ndarray  # float32 [num_images, height, width, channels] in [-1, 1]
+    image: NotRequired[np.ndarray]  # float32 [num_images, height, width, channels] in [-1, 1]
+    moments: NotRequired[np.ndarray]  # in its place, of cached latents: float16 or bfloat16 [num_images, h, w, 2c]
     label: np.ndarray  # int32 scalar
     index: np.ndarray  # int64 [num_images]: which records these are
 
@@ -40,21 +46,30 @@ def _check_source(source: Source, config: Config) -> None:
         )
 
 
+def _open(config: Config) -> tuple[Source | LatentSource, Literal["image", "moments"], Prepare]:
+    """Where records come from, what a row calls what it takes from each, and the function that makes it."""
+    if config.data.source.startswith(LATENTS_PREFIX):
+        source = open_latents(config)
+        return source, "moments", lambda record, generator: one_flip(record, config.data.flip, generator)
+    source = open_source(config.data)
+    _check_source(source, config)
+    return source, "image", lambda record, generator: transform(record["image"], config.data, generator)
+
+
 def training_rows(config: Config) -> grain.MapDataset:
     """An endless, shuffled, random-access sequence of training rows; row i is a function of (seed, i).
 
     Raises:
         UserError: the data does not fit the configuration.
     """
-    source = open_source(config.data)
-    _check_source(source, config)
+    source, name, prepare = _open(config)
     groups = ReferenceGroups(source.labels(), config.model.num_images) if config.model.num_images > 1 else None
 
     def load(index: int, generator: np.random.Generator) -> Row:
         members = np.array([index]) if groups is None else groups.group(index, generator)
         records = [source[int(member)] for member in members]
-        images = np.stack([transform(record["image"], config.data, generator) for record in records])
-        return Row(image=images, label=np.int32(records[-1]["label"]), index=members.astype(np.int64))
+        prepared = np.stack([prepare(record, generator) for record in records])
+        return Row(**{name: prepared}, label=np.int32(records[-1]["label"]), index=members.astype(np.int64))
 
     seed = rng.integer_seed(config.seed, rng.DATA)
     return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(load)
