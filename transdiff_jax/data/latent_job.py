@@ -81,7 +81,6 @@ class LatentJob:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._check_is_ours()
-            (self._folder / PROGRESS).mkdir(exist_ok=True)
             self._lock = lock(self._folder / LOCK)
             for folder in (self._folder, self._folder / PROGRESS):
                 remove_temporaries(folder)
@@ -173,6 +172,7 @@ class LatentJob:
             raise UserError(
                 f"--out={self._folder} holds latents made with {', '.join(differing)}; choose another folder"
             )
+        noted.parent.mkdir(exist_ok=True)
         write_sealed(noted, dataclasses.asdict(self._settings))
 
     def _intact_shards(self) -> set[int]:
