@@ -31,7 +31,7 @@ BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Images at once, over all devices; default: the configuration's.", flag_values=FLAGS
 )
 REPETITIONS = flags.DEFINE_integer(
-    "repetitions", 3, "Timed batches; of --what=sample the median counts, of data the sum.", flag_values=FLAGS
+    "repetitions", 3, "Timed batches; the median counts, of --what=data the mean.", flag_values=FLAGS
 )
 FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing.", flag_values=FLAGS)
 COMPARE_NAIVE = flags.DEFINE_bool(
