@@ -7,7 +7,7 @@
 
 Moments are what the tokenizer gives, unscaled: means, then log-variances (clamped to the range that the posterior
 knows); flip 0 is the image, flip 1 its mirror image. Records are in the source's order, without the unreadable ones.
-A record is a chunk of its own and is not compressed: moments hardly compress, and reading one then costs a copy.
+A record is a chunk of its own and is not compressed: reading one costs a copy and a checksum.
 """
 
 import concurrent.futures
