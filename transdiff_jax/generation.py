@@ -27,10 +27,11 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_errors
 from transdiff_jax.image_writer import ImageWriter
 from transdiff_jax.images import grid, load_png, name_rows, save_png
-from transdiff_jax.manifest import MANIFEST, sha256
+from transdiff_jax.processes import in_first_process
 from transdiff_jax.sample_set import GRID, PROGRESS, SampleSet, image_path
 from transdiff_jax.sampling import Sampler, Samples, make_sampler
 from transdiff_jax.semantics import class_similarities, fused_similarities
+from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
@@ -68,7 +69,7 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
-    missing = _in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
+    missing = in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
     figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
     channels = config.data.image_channels
 
@@ -76,7 +77,7 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
         samples.finish(figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request))
         return np.zeros(0, bool)
 
-    _in_first_process(finish, 0)
+    in_first_process(finish, 0)
     logging.info("%d samples are in %s", count, out)
     return samples.read_record()
 
@@ -101,7 +102,7 @@ def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
     del tokenizer["slice_size"]
     folder = tokenizer.pop("weights")
     if weights.config.tokenizer.kind != "pixels":
-        tokenizer["sha256"] = sha256(Path(folder) / MANIFEST)  # the weights, wherever they are
+        tokenizer["sha256"] = weights_digest(folder)  # the weights, wherever they are
     return {
         "checkpoint_sha256": weights.digest,
         "step": weights.step,
@@ -127,22 +128,6 @@ def _run(config: Config, mesh: Mesh) -> dict[str, Any]:
         "processes": jax.process_count(),
         "batch_size": config.sampling.batch_size,
     }
-
-
-def _in_first_process(action: Callable[[], np.ndarray], size: int) -> np.ndarray:
-    """What `action`, run in one process, returns (bool [size]), in all of them; an error there ends all."""
-    result, error = np.zeros(size, bool), None
-    if jax.process_index() == 0:
-        try:
-            result = action()
-        except UserError as caught:
-            error = caught
-    *result, failed = multihost_utils.broadcast_one_to_all(np.append(result, error is not None))
-    if error is not None:
-        raise error
-    if failed:
-        raise UserError("the job was stopped by its first process, whose output says why")
-    return np.array(result, bool)
 
 
 def _sample_missing(

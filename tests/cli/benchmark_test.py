@@ -29,3 +29,11 @@ def test_flops_of_a_published_model(capsys):
 def test_numbers_out_of_range(capsys, flag):
     with pytest.raises(UserError, match=f"{flag} must be at least 1"):
         run(capsys, flag)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--compare_train"], ["--what=data", "--flops_only"], ["--what=data", "--compare_naive"]]
+)
+def test_flags_of_another_measurement(capsys, flags):
+    with pytest.raises(UserError, match=rf"{flags[-1]} does not go with --what="):
+        run(capsys, "--noflops_only", "--nocompare_train", "--nocompare_naive", *flags)

@@ -124,7 +124,8 @@ def test_a_listing_leaves_nothing_behind(tmp_path, monkeypatch):
     listing = Listing([("a/b.png", 3)])
     assert list(tmp_path.iterdir()) == []
     assert listing.path(0) == "a/b.png"
-    place = Path(listing.__getstate__()[0])
+    (place, *_), *_ = listing._shared.__getstate__()
+    place = Path(place)
     assert place.exists()
     del listing
     gc.collect()

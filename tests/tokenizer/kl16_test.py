@@ -51,11 +51,14 @@ def test_latents_are_scaled_samples_of_the_posterior():
     np.testing.assert_allclose(latents.std(axis=0), [1, 3], rtol=0.02)
 
 
-def test_encode_draws_from_the_moments(tokenizer):
-    key = jax.random.key(3)
-    latents = tokenizer.encode(images(2), key)
+def test_draws_from_the_moments_of_any_precision(tokenizer):
+    key, moments = jax.random.key(3), tokenizer.moments(images(2))
+    latents = tokenizer.draw(moments, key)
     assert latents.shape == (2, 4, 6, 4)
-    np.testing.assert_array_equal(latents, draw_latents(tokenizer.moments(images(2)), key))
+    np.testing.assert_array_equal(latents, draw_latents(moments, key))
+    half = tokenizer.draw(moments.astype(jnp.float16), key)
+    assert half.dtype == jnp.float32
+    np.testing.assert_array_equal(half, tokenizer.draw(moments.astype(jnp.float16).astype(jnp.float32), key))
 
 
 def test_decode_undoes_the_scale(tokenizer):
@@ -69,8 +72,8 @@ def test_decode_undoes_the_scale(tokenizer):
 def test_slices_change_nothing(tokenizer):
     sliced = tokenizer.replace(slice_size=2)
     key, batch = jax.random.key(3), images(5)
-    latents = tokenizer.encode(batch, key)
-    np.testing.assert_allclose(sliced.encode(batch, key), latents, atol=1e-5)
+    latents = tokenizer.draw(tokenizer.moments(batch), key)
+    np.testing.assert_allclose(sliced.draw(sliced.moments(batch), key), latents, atol=1e-5)
     np.testing.assert_allclose(sliced.decode(latents), tokenizer.decode(latents), atol=1e-5)
 
 

@@ -10,7 +10,7 @@ KEY = jax.random.key(0)
 
 def test_a_square_of_pixels_is_one_position():
     image = np.arange(16).reshape(4, 4, 1)
-    latent = PixelTokenizer(2).encode(image, KEY)
+    latent = PixelTokenizer(2).moments(image)
     assert latent.tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7]], [[8, 9, 12, 13], [10, 11, 14, 15]]]
     assert PixelTokenizer(2).decode(latent)[..., 0].tolist() == image[..., 0].tolist()
 
@@ -20,7 +20,7 @@ def test_a_square_of_pixels_is_one_position():
 def test_decode_inverts_encode(lead, channels):
     images = np.random.default_rng(0).uniform(-1, 1, (*lead, 8, 8, channels)).astype(np.float32)
     tokenizer = PixelTokenizer(2)
-    latents = jax.jit(tokenizer.encode)(images, KEY)
+    latents = jax.jit(lambda images: tokenizer.draw(tokenizer.moments(images), KEY))(images)
     assert latents.shape == (*lead, 4, 4, 4 * channels)
     np.testing.assert_array_equal(jax.jit(tokenizer.decode)(latents), images)
 

@@ -1,6 +1,8 @@
 import dataclasses
 import functools
 import math
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
+from tests.latents import Photographs, photo_config, save_tiny_weights
 from tests.parameters import random_params
 from transdiff_jax import sharding
 from transdiff_jax.config import MeshConfig
+from transdiff_jax.tokenizer import make_tokenizer
 from transdiff_jax.training.state import create_state
 from transdiff_jax.training.step import make_train_step
 
@@ -44,6 +48,58 @@ def run(config, batches, mesh=(1, 1, 1)):
 
 def assert_trees_close(ours, theirs, **tolerances):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), ours, theirs)
+
+
+@functools.cache
+def photo_run(mrar, **train):
+    """A configuration with KL-16, and the same batch as images and as moments in float32."""
+    folder = save_tiny_weights(Path(tempfile.mkdtemp()) / "kl16")
+    config = photo_config(folder, mrar, train={"batch_size": 8, **train})
+    source, images = Photographs(8 * config.model.num_images), config.model.num_images
+    pixels = np.stack([source[index]["image"] for index in range(len(source))]) / np.float32(127.5) - 1
+    batch = {"image": pixels.reshape(8, images, *pixels.shape[1:]), "label": np.arange(8, dtype=np.int32) % 2}
+    moments = np.asarray(make_tokenizer(config).moments(batch["image"]))
+    return config, batch, {"moments": moments, "label": batch["label"]}
+
+
+@pytest.mark.parametrize(("mrar", "mesh"), [(False, (1, 1, 1)), (True, (2, 2, 1))], ids=["one_step", "mrar"])
+def test_a_step_on_moments_is_the_step_on_images(mrar, mesh):
+    config, images, moments = photo_run(mrar)
+    on_images, expected = run(config, [images] * 2, mesh)
+    on_moments, metrics = run(config, [moments] * 2, mesh)
+    for ours, theirs in zip(metrics, expected, strict=True):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+        np.testing.assert_allclose(ours["gradient_norm"], theirs["gradient_norm"], rtol=1e-5)
+    assert_trees_close(on_moments.opt_state, on_images.opt_state, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float16, 1e-4), (jnp.bfloat16, 2e-3)], ids=str)
+def test_what_short_moments_cost(dtype, tolerance):
+    config, _, moments = photo_run(False)
+    _, [expected] = run(config, [moments])
+    _, [metrics] = run(config, [moments | {"moments": moments["moments"].astype(dtype)}])
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=tolerance)
+    assert metrics["loss"] != expected["loss"]
+
+
+def test_accumulated_moments_equal_the_full_batch():
+    config, _, moments = photo_run(False)
+    accumulated = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulation=4))
+    _, [full] = run(config, [moments])
+    _, [split] = run(accumulated, [moments], mesh=(2, 1, 1))
+    np.testing.assert_allclose(split["loss"], full["loss"], rtol=1e-5)
+
+
+def test_each_step_draws_another_posterior_sample():
+    """With a decoder that gives zero, the loss tells only of the latents and the noise, which are drawn alike."""
+    config, _, moments = photo_run(False)
+    certain = moments["moments"].copy()
+    certain[..., 4:] = -30  # the posterior is its mean
+    _, drawn = run(config, [moments] * 2)
+    _, fixed = run(config, [moments | {"moments": certain}] * 2)
+    gaps = [abs(a["loss"] - b["loss"]) for a, b in zip(drawn, fixed, strict=True)]
+    assert min(gaps) > 1e-4
+    assert abs(gaps[0] - gaps[1]) > 1e-5
 
 
 def test_accumulated_equals_full_batch(config):

@@ -1,9 +1,9 @@
 """Measures how fast a configuration runs, with random weights; prints one JSON line.
 
 python -m transdiff_jax.cli.benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+python -m transdiff_jax.cli.benchmark --what=data --config=FILE [--compare_train]
 """
 
-import dataclasses
 import json
 
 from absl import flags
@@ -11,12 +11,15 @@ from ml_collections import config_flags
 
 from transdiff_jax import sharding
 from transdiff_jax.benchmark import benchmark_sample
+from transdiff_jax.benchmark_data import benchmark_data
 from transdiff_jax.cli import app
-from transdiff_jax.config import Config
+from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-WHAT = flags.DEFINE_enum("what", None, ["sample"], "What to measure.", flag_values=FLAGS)
+WHAT = flags.DEFINE_enum(
+    "what", None, ["sample", "data"], "What to measure: sampling, or the input of training.", flag_values=FLAGS
+)
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
@@ -27,10 +30,15 @@ CONFIG = config_flags.DEFINE_config_file(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Images at once, over all devices; default: the configuration's.", flag_values=FLAGS
 )
-REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Timed batches; the median counts.", flag_values=FLAGS)
+REPETITIONS = flags.DEFINE_integer(
+    "repetitions", 3, "Timed batches; the median counts, of --what=data the mean.", flag_values=FLAGS
+)
 FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing.", flag_values=FLAGS)
 COMPARE_NAIVE = flags.DEFINE_bool(
     "compare_naive", False, "Also time a sampler that shares no work, in turns with the other.", flag_values=FLAGS
+)
+COMPARE_TRAIN = flags.DEFINE_bool(
+    "compare_train", False, "With --what=data: also time the training step that takes the data.", flag_values=FLAGS
 )
 flags.mark_flags_as_required(["what", "config"], FLAGS)
 
@@ -41,22 +49,37 @@ def _config() -> Config:
         return config
     if BATCH_SIZE.value < 1:
         raise UserError(f"--batch_size={BATCH_SIZE.value} must be at least 1")
-    return dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, batch_size=BATCH_SIZE.value))
+    section = "train" if WHAT.value == "data" else "sampling"
+    values = config.to_dict()
+    values[section]["batch_size"] = BATCH_SIZE.value
+    return make_config(values)
+
+
+def _check_flags() -> None:
+    """Refuses flags that the measurement asked for does not know."""
+    if REPETITIONS.value < 1:
+        raise UserError(f"--repetitions={REPETITIONS.value} must be at least 1")
+    unread = {"sample": [COMPARE_TRAIN], "data": [FLOPS_ONLY, COMPARE_NAIVE]}[WHAT.value]
+    for flag in unread:
+        if flag.value:
+            raise UserError(f"--{flag.name} does not go with --what={WHAT.value}")
 
 
 def main() -> None:
     """Measures and prints the record."""
-    if REPETITIONS.value < 1:
-        raise UserError(f"--repetitions={REPETITIONS.value} must be at least 1")
+    _check_flags()
     config = _config()
     mesh = sharding.make_mesh(config.mesh)
-    record = benchmark_sample(
-        config,
-        mesh,
-        repetitions=REPETITIONS.value,
-        compare_naive=COMPARE_NAIVE.value,
-        flops_only=FLOPS_ONLY.value,
-    )
+    if WHAT.value == "data":
+        record = benchmark_data(config, mesh, repetitions=REPETITIONS.value, compare_train=COMPARE_TRAIN.value)
+    else:
+        record = benchmark_sample(
+            config,
+            mesh,
+            repetitions=REPETITIONS.value,
+            compare_naive=COMPARE_NAIVE.value,
+            flops_only=FLOPS_ONLY.value,
+        )
     print(json.dumps(record))
 
 

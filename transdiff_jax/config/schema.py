@@ -6,6 +6,8 @@ from typing import Any, Literal
 # Of DataConfig.source.
 TFDS_PREFIX = "tfds:"
 FOLDER_PREFIX = "folder:"
+LATENTS_PREFIX = "latents:"
+INDEX_PREFIX = "index:"  # of DataConfig.groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,8 @@ class TokenizerConfig:
 class DataConfig:
     """Where images come from and what happens to them before the tokenizer."""
 
-    # "digits" (embedded), "tfds:NAME" for an image-classification dataset of TFDS, or "folder:PATH" for a folder with
-    # one subfolder of images for each class.
+    # "digits" (embedded), "tfds:NAME" for an image-classification dataset of TFDS, "folder:PATH" for a folder with one
+    # subfolder of images for each class, or "latents:DIR" for a folder that cli.cache_latents made.
     source: str = "digits"
     directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
     split: str = "train"  # of TFDS; a folder is one split
@@ -71,6 +73,12 @@ class DataConfig:
     read_threads: int = 4  # of each process that reads; a thread prepares a batch
     workers: int = 0  # processes that read; 0: threads of the training process
     max_unreadable: float = 0.001  # stop when more than this share of the records cannot be decoded
+    # MRAR groups: "random" draws references anew each epoch; "index:FILE" takes the groups of an index file as they
+    # are (the release's, or one that cli.cache_latents --groups made).
+    groups: str = "random"
+    small_classes: Literal["error", "skip", "repeat"] = (
+        "error"  # random groups: classes of fewer than num_images images
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from transdiff_jax.config.schema import FOLDER_PREFIX, TFDS_PREFIX, Config, DataConfig, ModelConfig
+from transdiff_jax.config.schema import (
+    FOLDER_PREFIX,
+    INDEX_PREFIX,
+    LATENTS_PREFIX,
+    TFDS_PREFIX,
+    Config,
+    DataConfig,
+    ModelConfig,
+)
 from transdiff_jax.errors import UserError
 
 
@@ -50,7 +58,7 @@ _FRACTIONS = (  # in [0, 1)
     "optimizer.beta1",
     "optimizer.beta2",
 )
-_SOURCE_PREFIXES = (TFDS_PREFIX, FOLDER_PREFIX)
+_SOURCE_PREFIXES = (TFDS_PREFIX, FOLDER_PREFIX, LATENTS_PREFIX)
 _POSITIVE = (
     *("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip_norm"),
     *("sampling.last_time", "sampling.guidance_power"),
@@ -111,7 +119,11 @@ def _check_model(model: ModelConfig) -> None:
 def _check_data(data: DataConfig) -> None:
     _require(
         data.source == "digits" or any(data.source.startswith(p) and data.source != p for p in _SOURCE_PREFIXES),
-        f'config.data.source={data.source!r} must be "digits", "tfds:NAME" or "folder:PATH"',
+        f'config.data.source={data.source!r} must be "digits", "tfds:NAME", "folder:PATH" or "latents:DIR"',
+    )
+    _require(
+        data.groups == "random" or (data.groups.startswith(INDEX_PREFIX) and data.groups != INDEX_PREFIX),
+        f'config.data.groups={data.groups!r} must be "random" or "index:FILE"',
     )
     _require(
         data.image_channels in (1, 3),
@@ -149,6 +161,11 @@ def _check_latents(config: Config) -> None:
 
 def _check_training(config: Config) -> None:
     train = config.train
+    _require(
+        config.tokenizer.kind == "kl16" or not config.data.source.startswith(LATENTS_PREFIX),
+        f"config.data.source={config.data.source!r} holds latents of KL-16: config.tokenizer.kind must be kl16, and "
+        "config.tokenizer.weights the folder that they were made with",
+    )
     _require(
         train.batch_size % train.accumulation == 0,
         f"config.train.accumulation={train.accumulation} must divide config.train.batch_size={train.batch_size}",

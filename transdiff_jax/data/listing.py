@@ -1,4 +1,4 @@
-"""A list of paths with labels that many processes share without copies: ImageNet has 1,281,167."""
+"""Arrays, and a list of paths with labels, that many processes share without copies: ImageNet has 1,281,167 images."""
 
 import array
 import os
@@ -8,32 +8,52 @@ from collections.abc import Iterable
 import numpy as np
 
 
-class Listing:
-    """Paths and labels in memory-mapped temporary files without names, which vanish with the process that made them.
+class SharedArrays:
+    """Arrays in memory-mapped temporary files without names, which vanish with the process that made them.
 
     Pickles as the places of these files, so that a worker process maps them too while the one that made them runs.
     """
 
-    def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
-        self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115 (open as long as the listing is)
-        paths, *numbers = self._files
-        ends, labels = array.array("q", [0]), array.array("i")
-        for path, label in entries:
-            name = os.fsencode(path)
-            paths.write(name)
-            ends.append(ends[-1] + len(name))
-            labels.append(label)
-        for file, values in zip(numbers, (ends, labels), strict=True):
-            values.tofile(file)
-        for file in self._files:
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self._files = [tempfile.TemporaryFile() for _ in arrays]  # noqa: SIM115 (open as long as this is)
+        places = []
+        for file, values in zip(self._files, arrays, strict=True):
+            file.write(np.ascontiguousarray(values).data if values.size else b"")
             file.flush()
-        self._open([f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in self._files])
+            places.append((f"/proc/{os.getpid()}/fd/{file.fileno()}", values.dtype.str, values.shape))
+        self._open(places)
 
-    def _open(self, places: list[str]) -> None:
+    def _open(self, places: list[tuple[str, str, tuple[int, ...]]]) -> None:
         self._places = places
-        self._paths, self._ends, self.labels = (
-            np.memmap(place, dtype, "r") for place, dtype in zip(places, (np.uint8, np.int64, np.int32), strict=True)
+        self.arrays = tuple(
+            np.memmap(place, dtype, "r", shape=shape) if np.prod(shape) else np.empty(shape, dtype)
+            for place, dtype, shape in places
         )
+
+    def __getstate__(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        return self._places
+
+    def __setstate__(self, places: list[tuple[str, str, tuple[int, ...]]]) -> None:
+        self._open(places)
+
+
+class Listing:
+    """Paths and labels, shared."""
+
+    def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
+        names, ends, labels = bytearray(), array.array("q", [0]), array.array("i")
+        for path, label in entries:
+            names += os.fsencode(path)
+            ends.append(len(names))
+            labels.append(label)
+        self._shared = SharedArrays(
+            np.frombuffer(names, np.uint8), np.array(ends, np.int64), np.array(labels, np.int32)
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each path, int32 [len]."""
+        return self._shared.arrays[2]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,10 +62,5 @@ class Listing:
         """Path number `index`, from 0."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return os.fsdecode(self._paths[self._ends[index] : self._ends[index + 1]].tobytes())
-
-    def __getstate__(self) -> list[str]:
-        return self._places
-
-    def __setstate__(self, places: list[str]) -> None:
-        self._open(places)
+        names, ends, _ = self._shared.arrays
+        return os.fsdecode(names[ends[index] : ends[index + 1]].tobytes())

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import grain
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
+from transdiff_jax.config.schema import LATENTS_PREFIX
+from transdiff_jax.data.latents import LatentSource, one_flip, open_latents
 from transdiff_jax.data.records import Record, Source
-from transdiff_jax.data.references import ReferenceGroups
+from transdiff_jax.data.references import Groups, make_groups
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.data.unreadable import UnreadableReport, read_members
@@ -23,23 +25,28 @@ from transdiff_jax.errors import UserError
 class Row(TypedDict):
     """One training row; batches hold the same with a leading axis."""
 
-    image: np.ndarray  # float32 [num_images, height, width, channels] in [-1, 1]
+    image: NotRequired[np.ndarray]  # float32 [num_images, height, width, channels] in [-1, 1]
+    moments: NotRequired[np.ndarray]  # in its place, of cached latents: float16 or bfloat16 [num_images, h, w, 2c]
     label: np.ndarray  # int32 scalar
     index: np.ndarray  # int64 [num_images]: which records these are
     unreadable: np.ndarray  # int64 [num_images]: the record that could not be decoded and is replaced, or -1
 
 
 class _RowLoader:
-    """Makes the row that ends with a record; pickled into worker processes."""
+    """Makes a row of the records of its group; pickled into worker processes."""
 
-    def __init__(self, config: Config, source: Source, groups: ReferenceGroups | None) -> None:
+    def __init__(self, config: Config, source: Source | LatentSource, groups: Groups) -> None:
         self._config, self._source, self._groups = config, source, groups
 
-    def __call__(self, index: int, generator: np.random.Generator) -> Row:
-        members = np.array([index]) if self._groups is None else self._groups.group(index, generator)
-        records, found, replaced = read_members(self._source, members)
-        images = [self._image(record, int(i), generator) for record, i in zip(records, found, strict=True)]
-        return Row(image=np.stack(images), label=np.int32(records[-1]["label"]), index=found, unreadable=replaced)
+    def __call__(self, row: int, generator: np.random.Generator) -> Row:
+        records, found, replaced = read_members(self._source, self._groups.members(row, generator))
+        label, cached = np.int32(records[-1]["label"]), isinstance(self._source, LatentSource)
+        if cached:
+            prepared = [one_flip(record, self._config.data.flip, generator) for record in records]
+        else:
+            prepared = [self._image(record, int(i), generator) for record, i in zip(records, found, strict=True)]
+        field = {"moments" if cached else "image": np.stack(prepared)}
+        return Row(**field, label=label, index=found, unreadable=replaced)
 
     def _image(self, record: Record, index: int, generator: np.random.Generator) -> np.ndarray:
         data, (height, width, _) = self._config.data, record["image"].shape
@@ -59,7 +66,14 @@ def _loader_of_worker(*parts: Any) -> _RowLoader:
     return _RowLoader(*parts)
 
 
-def training_rows(config: Config, source: Source) -> grain.MapDataset:
+def open_records(config: Config) -> Source | LatentSource:
+    """The images or cached latents that a configuration names; raises like `open_source` and `open_latents`."""
+    if config.data.source.startswith(LATENTS_PREFIX):
+        return open_latents(config)
+    return open_source(config.data)
+
+
+def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDataset:
     """An endless, shuffled, random-access sequence of training rows; row i is a function of (seed, i).
 
     Raises:
@@ -70,11 +84,11 @@ def training_rows(config: Config, source: Source) -> grain.MapDataset:
             f"config.model.num_classes={config.model.num_classes} must be {len(source.class_names)}, the number of "
             f"classes of config.data.source={config.data.source!r}"
         )
-    groups = ReferenceGroups(source.labels(), config.model.num_images) if config.model.num_images > 1 else None
+    groups = make_groups(config, source)
     load = _RowLoader(config, source, groups)
     load(0, np.random.default_rng(0))  # what does not fit is said before anything is compiled
     seed = rng.integer_seed(config.seed, rng.DATA)
-    return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(load)
+    return grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat().random_map(load)
 
 
 class TrainingData:
@@ -85,7 +99,7 @@ class TrainingData:
     """
 
     def __init__(self, config: Config, workdir: Path) -> None:
-        source = open_source(config.data)
+        source = open_records(config)
         self.class_names = source.class_names
         self._report = UnreadableReport(workdir, source, config.data)
         threads, workers = config.data.read_threads, config.data.workers

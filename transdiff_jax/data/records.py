@@ -12,16 +12,12 @@ class Record(TypedDict):
     label: int
 
 
-class Source(Protocol):
-    """A finite, ordered collection of records, which pickles to something small for worker processes."""
+class Labelled(Protocol):
+    """What all sources offer, of images or of latents: finite, ordered, pickled to something small for workers."""
 
     class_names: tuple[str, ...]  # of class 0, 1, ...
 
     def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Record:
-        """Reads and decodes a record; raises UnreadableImage if its image cannot be decoded."""
-        ...
 
     def label(self, index: int) -> int:
         """Class of a record."""
@@ -32,5 +28,13 @@ class Source(Protocol):
         ...
 
     def id(self, index: int) -> str:
-        """A stable name of a record, for reports."""
+        """A stable name of a record, for reports and MRAR index files."""
+        ...
+
+
+class Source(Labelled, Protocol):
+    """A collection of images."""
+
+    def __getitem__(self, index: int) -> Record:
+        """Reads and decodes a record; raises UnreadableImage if its image cannot be decoded."""
         ...

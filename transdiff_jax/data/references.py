@@ -1,30 +1,167 @@
-"""MRAR groups: which images of a class are read together as one sequence."""
+"""MRAR groups: which images of a class are read together as one sequence, in which order."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from absl import logging
 
+from transdiff_jax.config import Config
+from transdiff_jax.config.schema import INDEX_PREFIX
+from transdiff_jax.data.listing import SharedArrays
+from transdiff_jax.data.records import Labelled
 from transdiff_jax.errors import UserError
 
+_NAMED = 5  # classes in a message
 
-class ReferenceGroups:
+
+class Groups(Protocol):
+    """The training rows of an epoch; pickles to something small for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
+        """Record indices [num_images] of a row, in the order of its sequence."""
+        ...
+
+
+class SingleRecords:
+    """Each record by itself: a sequence of one image."""
+
+    def __init__(self, records: int) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return self._records
+
+    def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
+        """See `Groups`."""
+        del generator
+        return np.array([row])
+
+
+class RandomGroups:
     """Random groups of one class without repeats inside a group.
 
     Every record ends one group an epoch (the last image of a sequence is the one that refers to all others); the
     images before it are drawn anew each time.
+
+    Args:
+        labels: class of each record.
+        num_images: of a group.
+        small_classes: what is done with classes of fewer images, by `DataConfig.small_classes`.
+
+    Raises:
+        UserError: there are such classes, and `small_classes` is "error"; or no class is left.
     """
 
-    def __init__(self, labels: np.ndarray, num_images: int) -> None:
-        self._labels = labels
+    def __init__(self, labels: np.ndarray, num_images: int, small_classes: str = "error") -> None:
         self._num_images = num_images
-        self._members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
-        for label, members in self._members.items():
-            if len(members) < num_images:
-                raise UserError(
-                    f"class {label} has {len(members)} image(s), but config.model.num_images={num_images} needs as "
-                    "many of one class; use a larger split or fewer images"
-                )
+        counts = np.bincount(labels)
+        small = np.flatnonzero((counts > 0) & (counts < num_images))
+        rows = np.arange(len(labels), dtype=np.int64)
+        if len(small):
+            _report_small(small, counts, num_images, small_classes)
+        if small_classes == "skip":
+            rows = rows[~np.isin(labels, small)]
+        if not len(rows):
+            raise UserError(
+                f"no class has config.model.num_images={num_images} images: config.data.small_classes=skip leaves none"
+            )
+        # The records of a class are a run of `order`, which begins where those of all classes before it end.
+        order = np.argsort(labels, kind="stable").astype(np.int64)
+        starts = np.append(0, np.cumsum(counts)).astype(np.int64)
+        self._shared = SharedArrays(rows, labels.astype(np.int32), order, starts)
 
-    def group(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        """Record indices [num_images] of the group that ends with record `index`."""
-        members = self._members[self._labels[index]]
-        others = members[members != index]
-        return np.append(generator.choice(others, self._num_images - 1, replace=False), index)
+    def __len__(self) -> int:
+        return len(self._shared.arrays[0])
+
+    def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
+        """See `Groups`."""
+        rows, labels, order, starts = self._shared.arrays
+        index = int(rows[row])
+        own = order[starts[labels[index]] : starts[labels[index] + 1]]
+        others, wanted = own[own != index], self._num_images - 1
+        if len(others) >= wanted:
+            return np.append(generator.choice(others, wanted, replace=False), index)
+        # All there are, and some again.
+        return np.append(generator.permutation(np.resize(generator.permutation(own), wanted)), index)
+
+
+def _report_small(small: np.ndarray, counts: np.ndarray, num_images: int, action: str) -> None:
+    shown = ", ".join(f"class {label} has {counts[label]}" for label in small[:_NAMED].tolist())
+    more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+    found = f"{len(small)} class(es) have fewer than config.model.num_images={num_images} images ({shown}{more})"
+    if action == "error":
+        raise UserError(
+            f"{found}: use a larger split or fewer images, or set config.data.small_classes to skip or repeat"
+        )
+    logging.warning("%s: %s", found, "left out" if action == "skip" else "images repeat within their groups")
+
+
+class IndexedGroups:
+    """The groups of an index file: JSON lines {"cate": class, "files": [image, ...]}, as the release has them.
+
+    An image is named by the id of its record ("n01440764/n01440764_10026.JPEG"), or without the class before it.
+
+    Raises:
+        UserError: the file cannot be read; a line is no group, has other than `num_images` files, names one that the
+            source does not have, or files of several classes.
+    """
+
+    def __init__(self, path: Path, source: Labelled, num_images: int) -> None:
+        labels = source.labels()
+        self._shared = SharedArrays(np.stack(list(_read_index(path, source, labels, num_images))))
+
+    def __len__(self) -> int:
+        return len(self._shared.arrays[0])
+
+    def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
+        """See `Groups`; nothing is drawn."""
+        del generator
+        return np.array(self._shared.arrays[0][row])
+
+
+def _read_index(path: Path, source: Labelled, labels: np.ndarray, num_images: int) -> Iterator[np.ndarray]:
+    records = {source.id(index): index for index in range(len(source))}
+    count = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    count += 1
+                    yield _parse_group(f"{path}, line {number}", line, records, labels, num_images)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(f"config.data.groups names the index {path}, which cannot be read: {reason}") from None
+    if not count:
+        raise UserError(f"config.data.groups names the index {path}, which holds no groups")
+
+
+def _parse_group(place: str, line: str, records: dict[str, int], labels: np.ndarray, num_images: int) -> np.ndarray:
+    try:
+        group = json.loads(line)
+        category, files = str(group["cate"]), [str(name) for name in group["files"]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{place}: must be a group such as {{"cate": "n01440764", "files": ["a.JPEG", …]}}') from None
+    if len(files) != num_images:
+        raise UserError(f"{place}: {len(files)} files, but config.model.num_images={num_images}")
+    found = [records.get(f"{category}/{name}", records.get(name)) for name in files]
+    if None in found:
+        raise UserError(f"{place}: config.data.source has no record {category}/{files[found.index(None)]}")
+    members = np.array(found, np.int64)
+    if len(set(labels[members].tolist())) > 1:
+        raise UserError(f"{place}: the files are of classes {labels[members].tolist()}, but a group is of one class")
+    return members
+
+
+def make_groups(config: Config, source: Labelled) -> Groups:
+    """The groups that a configuration asks for; raises like their classes."""
+    num_images, groups = config.model.num_images, config.data.groups
+    if groups.startswith(INDEX_PREFIX):
+        return IndexedGroups(Path(groups.removeprefix(INDEX_PREFIX)).expanduser(), source, num_images)
+    if num_images == 1:
+        return SingleRecords(len(source))
+    return RandomGroups(source.labels(), num_images, config.data.small_classes)

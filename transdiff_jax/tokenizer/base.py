@@ -14,8 +14,11 @@ class Tokenizer(Protocol):
     would be compiled in as constants.
     """
 
-    def encode(self, images: Array, key: Array) -> Array:
-        """Images [..., height, width, channels] in [-1, 1] -> latents [..., h, w, c]; `key` draws from a posterior."""
+    def moments(self, images: Array) -> Array:
+        """Images [..., height, width, channels] in [-1, 1] -> what describes their posterior, [..., h, w, m]."""
+
+    def draw(self, moments: Array, key: Array) -> Array:
+        """A sample of the posterior: moments [..., h, w, m], of any float dtype -> latents [..., h, w, c], float32."""
 
     def decode(self, latents: Array) -> Array:
         """Latents [..., h, w, c] -> images [..., height, width, channels], about [-1, 1], not clipped."""

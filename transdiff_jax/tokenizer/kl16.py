@@ -1,7 +1,7 @@
 """KL-16: the latent-diffusion autoencoder (arXiv 2112.10752, appendix G) that TransDiff's latents come from.
 
 An image [h, w, 3] in [-1, 1] becomes a Gaussian over latents [h / 16, w / 16, 16]; the model works on a sample of it
-times 0.2325, which this tokenizer's `encode` and `decode` apply. The network is frozen: no dropout, no logical axes.
+times 0.2325, which this tokenizer's `draw` and `decode` apply. The network is frozen: no dropout, no logical axes.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ class Posterior(NamedTuple):
 
 
 def posterior(moments: Array) -> Posterior:
-    """Moments [..., h, w, 2 * channels] (means, then log-variances) -> the Gaussian that they describe."""
-    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    """Moments [..., h, w, 2 * channels] (means, then log-variances), of any float dtype -> their Gaussian, float32."""
+    mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return Posterior(mean, jnp.exp(0.5 * jnp.clip(log_variance, *LOG_VARIANCE_RANGE)))
 
 
@@ -214,9 +214,9 @@ class Kl16Tokenizer:
         """Images [..., height, width, channels] in [-1, 1] -> unscaled moments [..., h, w, 2 * latent channels]."""
         return self._apply("moments", images)
 
-    def encode(self, images: Array, key: Array) -> Array:
-        """A sample of the posterior, scaled: [..., height, width, channels] -> [..., h, w, latent channels]."""
-        return draw_latents(self.moments(images), key)
+    def draw(self, moments: Array, key: Array) -> Array:
+        """A sample of the posterior, scaled: [..., h, w, 2 * latent channels] -> [..., h, w, latent channels]."""
+        return draw_latents(moments, key)
 
     def decode(self, latents: Array) -> Array:
         """Scaled latents [..., h, w, latent channels] -> images [..., height, width, channels], not clipped."""

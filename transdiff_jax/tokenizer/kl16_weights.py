@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_json
-from transdiff_jax.manifest import find_damage, write_manifest
+from transdiff_jax.manifest import MANIFEST, find_damage, sha256, write_manifest
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 WEIGHTS, SIZES = "weights", "sizes.json"
@@ -40,6 +40,20 @@ def save_weights(folder: Path, params: dict, config: Kl16Config) -> None:
         write_manifest(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}: {error.filename}") from None
+
+
+def weights_digest(folder: str) -> str:
+    """The SHA-256 of a folder's manifest, which stands for the weights wherever they are.
+
+    Raises:
+        UserError: there are no weights.
+    """
+    try:
+        return sha256(Path(folder) / MANIFEST)
+    except OSError as error:
+        raise UserError(
+            f"config.tokenizer.weights={folder!r} holds no KL-16 weights made by cli.convert --kind=kl16 ({error})"
+        ) from None
 
 
 def load_tokenizer(folder: Path, dtype: Literal["float32", "bfloat16"], slice_size: int) -> Kl16Tokenizer:

@@ -14,11 +14,15 @@ class PixelTokenizer:
 
     patch: int = struct.field(pytree_node=False)
 
-    def encode(self, images: Array, key: Array) -> Array:
+    def moments(self, images: Array) -> Array:
         """Images [..., height, width, channels] -> [..., height / patch, width / patch, channels * patch**2]."""
-        del key  # deterministic
         return patchify(images, self.patch)
 
+    def draw(self, moments: Array, key: Array) -> Array:
+        """The moments themselves: they leave nothing to chance."""
+        del key
+        return moments
+
     def decode(self, latents: Array) -> Array:
-        """The inverse of `encode`."""
+        """The inverse of `moments`."""
         return unpatchify(latents, self.patch)

@@ -18,7 +18,8 @@ from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
 
 Array = jax.Array
-Batch = dict[str, Array]  # "image" [b, num_images, height, width, channels] in [-1, 1], "label" [b]
+# "label" [b], and "image" [b, num_images, height, width, channels] in [-1, 1] or "moments" [b, num_images, h, w, m]
+Batch = dict[str, Array]
 Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -125,7 +126,9 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
 
     def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
-        latents = tokenizer.encode(batch["image"], rng.key(config.seed, rng.POSTERIOR, state.step))
+        # Cached moments (data/latents.py) spare the encoder; from there on there is no difference.
+        moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
+        latents = tokenizer.draw(moments, rng.key(config.seed, rng.POSTERIOR, state.step))
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
         gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)

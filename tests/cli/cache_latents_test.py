@@ -1,0 +1,73 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.latents import Photographs, photo_config, save_tiny_weights
+from transdiff_jax import caching
+from transdiff_jax.cli import cache_latents
+from transdiff_jax.data.latents import LatentSource
+from transdiff_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*flags):
+    cache_latents.FLAGS.unparse_flags()
+    cache_latents.FLAGS(["cache_latents", "--nocheck", "--dtype=float16", *flags])
+    cache_latents.main()
+
+
+def write_config(config, folder):
+    file = folder / "config.py"
+    values = f"ml_collections.ConfigDict({config.to_dict()!r})"
+    file.write_text(f"import ml_collections\n\ndef get_config():\n    return {values}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_tiny_weights(tmp_path_factory.mktemp("kl16") / "weights")
+
+
+@pytest.fixture
+def cached(weights, tmp_path, monkeypatch):
+    """Made by the command line from a configuration file."""
+    monkeypatch.setattr(caching, "open_source", lambda config: Photographs(6))
+    file = write_config(photo_config(weights), tmp_path)
+    run(f"--config={file}", f"--out={tmp_path / 'out'}", "--dtype=bfloat16")
+    return tmp_path / "out"
+
+
+def test_makes_and_checks(cached):
+    assert len(LatentSource(cached)) == 6
+    assert LatentSource(cached).manifest.settings.dtype == "bfloat16"
+    run("--check", f"--out={cached}")
+
+
+def test_a_damaged_file_is_named_and_ends_with_code_2(cached, tmp_path):
+    copy = shutil.copytree(cached, tmp_path / "copy")
+    (file,) = copy.glob("latents-*")
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    command = [sys.executable, "-m", "transdiff_jax.cli.cache_latents", "--check", f"--out={copy}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{file} is damaged (its SHA-256 is not the manifest's)" in line
+
+
+def test_a_configuration_is_needed(tmp_path):
+    command = [sys.executable, "-m", "transdiff_jax.cli.cache_latents", f"--out={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2, result.stderr
+    assert "error: give --config=FILE, which names the images and the weights, or --check" in result.stderr
+
+
+def test_a_random_crop_is_refused(weights, tmp_path):
+    file = write_config(photo_config(weights, data={"crop": "random"}), tmp_path)
+    with pytest.raises(UserError, match=r"use --config\.data\.crop=center"):
+        run(f"--config={file}", f"--out={tmp_path / 'out'}")

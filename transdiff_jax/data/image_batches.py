@@ -1,0 +1,98 @@
+"""The images of some ranges of a source, read and transformed in threads, in order and in batches."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from transdiff_jax.config import DataConfig
+from transdiff_jax.data.decoding import UnreadableImage
+from transdiff_jax.data.records import Source
+from transdiff_jax.data.transforms import transform
+from transdiff_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageBatch:
+    """Images of one range."""
+
+    number: int  # of the range
+    indices: list[int]  # of the images, in the source
+    labels: list[int]
+    skipped: list[int]  # unreadable records met since the batch before
+    images: np.ndarray | None  # float32 [size, height, width, c]; the last one fills up; None if there is no image
+
+
+def read_batches(source: Source, config: DataConfig, ranges: Mapping[int, range], size: int) -> Iterator[ImageBatch]:
+    """All images of each range of records (by number) in turn, without flips.
+
+    Args:
+        source: the images.
+        config: the transform, which must not be random, and the number of threads.
+        ranges: of records; no batch holds images of two.
+        size: images of a batch; the last of a range is filled up, and comes even if there is no image left for it.
+
+    Raises:
+        UserError: an image does not have the configured size.
+    """
+    indices = itertools.chain.from_iterable(ranges.values())
+    read = functools.partial(_read, source, dataclasses.replace(config, flip=False))
+    with contextlib.closing(_read_ahead(read, indices, config.read_threads, 2 * size)) as results:
+        for number, records in ranges.items():
+            kept, skipped = [], []
+            for index in records:
+                if len(kept) == size:
+                    yield _batch(number, kept, skipped, size)
+                    kept, skipped = [], []
+                result = next(results)
+                if result is None:
+                    skipped.append(index)
+                else:
+                    kept.append((index, *result))
+            yield _batch(number, kept, skipped, size)
+
+
+def _batch(number: int, kept: list[tuple[int, np.ndarray, int]], skipped: list[int], size: int) -> ImageBatch:
+    if not kept:
+        return ImageBatch(number, [], [], skipped, None)
+    indices, images, labels = (list(column) for column in zip(*kept, strict=True))
+    filled = np.stack(images + images[-1:] * (size - len(images)))
+    return ImageBatch(number, indices, labels, skipped, filled)
+
+
+def _read(source: Source, config: DataConfig, index: int) -> tuple[np.ndarray, int] | None:
+    """The transformed image and the class of a record; None if it is unreadable."""
+    try:
+        record = source[index]
+    except UnreadableImage as error:
+        logging.warning("record %s is unreadable: %s", source.id(index), error)
+        return None
+    image = transform(record["image"], config, np.random.default_rng(0))  # from which nothing is drawn
+    expected = (config.image_size, config.image_size, config.image_channels)
+    if image.shape != expected:
+        raise UserError(
+            f"record {source.id(index)} of config.data.source={config.source!r} has shape {image.shape}, not "
+            f"{expected} as config.data.image_size and image_channels say; --config.data.crop=center brings images of "
+            "any size to that size"
+        )
+    return image, record["label"]
+
+
+def _read_ahead(read: Callable[[int], Any], indices: Iterator[int], threads: int, depth: int) -> Iterator[Any]:
+    """`read` of each index in order, computed in threads, at most `depth` of them ahead."""
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    try:
+        waiting = collections.deque(pool.submit(read, index) for index in itertools.islice(indices, depth))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(read, index) for index in itertools.islice(indices, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
