@@ -17,6 +17,7 @@ FLOORS = {
     "benchmark_data": 4,
     "caching": 4,
     "generation": 4,
+    "grouping": 4,
     "verification": 4,
     "config": 0,
     "rng": 0,

@@ -20,6 +20,7 @@ SAMPLE_INITIAL = "sample_initial"
 SAMPLE_STEP = "sample_step"
 FUSION = "fusion"
 DATA = "data"
+GROUPS = "groups"
 
 
 def key(seed: int, stream: str, index: int | Array = 0) -> Array:

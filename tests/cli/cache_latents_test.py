@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 def run(*flags):
     cache_latents.FLAGS.unparse_flags()
-    cache_latents.FLAGS(["cache_latents", "--nocheck", "--dtype=float16", *flags])
+    defaults = ["--nocheck", "--dtype=float16", "--groups=random", "--group_size=4"]
+    cache_latents.FLAGS(["cache_latents", *defaults, *flags])
+    if not any(flag.startswith("--groups=") for flag in flags):
+        cache_latents.FLAGS["groups"].value = None
     cache_latents.main()
 
 
@@ -64,10 +68,26 @@ def test_a_configuration_is_needed(tmp_path):
     command = [sys.executable, "-m", "transdiff_jax.cli.cache_latents", f"--out={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2, result.stderr
-    assert "error: give --config=FILE, which names the images and the weights, or --check" in result.stderr
+    assert "error: give one of --config=FILE (which names the images and the weights), --check, and" in result.stderr
 
 
 def test_a_random_crop_is_refused(weights, tmp_path):
     file = write_config(photo_config(weights, data={"crop": "random"}), tmp_path)
     with pytest.raises(UserError, match=r"use --config\.data\.crop=center"):
         run(f"--config={file}", f"--out={tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize("groups", ["random", "latent"])
+def test_writes_groups_of_a_complete_folder(cached, groups):
+    run(f"--groups={groups}", "--group_size=2", f"--out={cached}")
+    lines = [json.loads(line) for line in (cached / f"groups_{groups}.jsonl").read_text().splitlines()]
+    assert [line["files"][-1] for line in lines if line["cate"] == "china"] == ["0", "2", "4"]
+    assert all(len(line["files"]) == 2 for line in lines)
+    assert len(lines) == 6
+
+
+def test_groups_of_semantic_features_need_a_run(cached):
+    with pytest.raises(UserError, match="--groups=semantic and --groups_run=WORKDIR go together"):
+        run("--groups=semantic", f"--out={cached}")
+    with pytest.raises(UserError, match=r"class 0 has 3, class 1 has 3\).*small_classes"):
+        run("--groups=latent", f"--out={cached}")

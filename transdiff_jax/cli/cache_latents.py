@@ -2,17 +2,27 @@
 
 python -m transdiff_jax.cli.cache_latents --config=FILE --out=DIR [--config.data.crop=center] [--dtype=float16]
 python -m transdiff_jax.cli.cache_latents --check --out=DIR
+python -m transdiff_jax.cli.cache_latents --groups=latent --out=DIR
 
-A stopped job goes on with the same command; train with --config.data.source=latents:DIR.
+A stopped job goes on with the same command; train with --config.data.source=latents:DIR. The third command writes an
+index of MRAR groups of a complete folder; train with --config.data.groups=index:FILE.
 """
 
+from pathlib import Path
+
+import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
+from transdiff_jax import sharding
 from transdiff_jax.caching import cache_latents
+from transdiff_jax.checkpoint import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.config import MeshConfig
 from transdiff_jax.data.latent_format import check_all
+from transdiff_jax.data.latents import LatentSource
 from transdiff_jax.errors import UserError
+from transdiff_jax.grouping import write_neighbour_groups, write_random_groups
 
 FLAGS = flags.FlagValues()
 CONFIG = config_flags.DEFINE_config_file(
@@ -25,19 +35,54 @@ CONFIG = config_flags.DEFINE_config_file(
 OUT = flags.DEFINE_string("out", None, "Folder of the latents; a stopped job goes on there.", flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16"], "Of the records.", flag_values=FLAGS)
 CHECK = flags.DEFINE_bool("check", False, "Make nothing; read every byte and compare.", flag_values=FLAGS)
+GROUPS = flags.DEFINE_enum(
+    "groups",
+    None,
+    ["random", "latent", "semantic"],
+    "Write an index of MRAR groups: random ones of a class, or each image after its nearest neighbours in latent space "
+    "or in the space of a model's semantic features.",
+    flag_values=FLAGS,
+)
+GROUP_SIZE = flags.DEFINE_integer("group_size", 4, "Images of a group.", 2, flag_values=FLAGS)
+GROUPS_RUN = flags.DEFINE_string("groups_run", None, "Workdir of the MRAR run of --groups=semantic.", flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Of --groups=random.", 0, 2**31 - 1, flag_values=FLAGS)
+SMALL_CLASSES = flags.DEFINE_enum(
+    "small_classes",
+    "error",
+    ["error", "skip", "repeat"],
+    "What --groups does with classes of fewer images than a group.",
+    flag_values=FLAGS,
+)
 flags.mark_flag_as_required("out", FLAGS)
 
 
+def _write_groups(out: Path) -> None:
+    if (GROUPS.value == "semantic") != (GROUPS_RUN.value is not None):
+        raise UserError("--groups=semantic and --groups_run=WORKDIR go together")
+    if jax.process_count() > 1:
+        raise UserError("--groups is the work of one process: start it alone, when the latents are complete")
+    source, path, size = LatentSource(out), out / f"groups_{GROUPS.value}.jsonl", GROUP_SIZE.value
+    if GROUPS.value == "random":
+        count = write_random_groups(source, path, size, SEED.value, SMALL_CLASSES.value)
+    else:
+        mesh = sharding.make_mesh(MeshConfig())
+        weights = None if GROUPS_RUN.value is None else load_weights(app.folder(GROUPS_RUN.value), mesh)
+        count = write_neighbour_groups(source, path, size, SMALL_CLASSES.value, weights, mesh)
+    logging.info("%d groups are in %s: train with --config.data.groups=index:%s", count, path, path)
+
+
 def main() -> None:
-    """Makes or checks the folder."""
-    out = app.folder(OUT.value)
+    """Makes or checks the folder, or writes the groups of one."""
+    out, has_config = app.folder(OUT.value), FLAGS["config"].present or FLAGS["config"].value
+    if bool(has_config) + CHECK.value + (GROUPS.value is not None) != 1:
+        raise UserError("give one of --config=FILE (which names the images and the weights), --check, and --groups")
     if CHECK.value:
         manifest = check_all(out)
         logging.info("%s is intact: %d records in %d files", out, manifest.records, len(manifest.shards))
-        return
-    if not FLAGS["config"].present and not FLAGS["config"].value:
-        raise UserError("give --config=FILE, which names the images and the weights, or --check")
-    cache_latents(app.read_config(CONFIG), out, DTYPE.value)
+    elif GROUPS.value is not None:
+        _write_groups(out)
+    else:
+        cache_latents(app.read_config(CONFIG), out, DTYPE.value)
 
 
 if __name__ == "__main__":

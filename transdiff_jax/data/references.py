@@ -78,6 +78,10 @@ class RandomGroups:
     def __len__(self) -> int:
         return len(self._shared.arrays[0])
 
+    def ends(self) -> np.ndarray:
+        """The record that ends each row's group, int64 [len]."""
+        return self._shared.arrays[0]
+
     def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
         """See `Groups`."""
         rows, labels, order, starts = self._shared.arrays
