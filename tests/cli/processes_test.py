@@ -199,7 +199,7 @@ def kill_and_finish(workdir, folder, count, kills, seed):
 
 def test_a_sampling_job_killed_at_random_moments_ends_with_the_same_bytes(trained, tmp_path):
     images = kill_and_finish(trained, tmp_path, count=100, kills=4, seed=0)
-    assert 0 < max(images) < 100
+    assert any(0 < count < 100 for count in images)
 
 
 def test_a_full_disk_stops_sampling_in_one_line(trained, tmp_path):

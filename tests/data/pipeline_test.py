@@ -190,5 +190,5 @@ def test_data_that_does_not_fit_the_model(digits_config, tmp_path, sections, fra
 
 def test_class_that_is_too_small(digits_config):
     images = {"num_images": 200, "tokens_per_image": 4, "reference_patch": 2}
-    with pytest.raises(UserError, match=r"class \d has \d+ image\(s\), but config\.model\.num_images=200 needs"):
+    with pytest.raises(UserError, match=r"10 class\(es\) have fewer than config\.model\.num_images=200 images"):
         training_rows(digits_config(model=images))
