@@ -88,6 +88,13 @@ def test_order_of_convergence(solver, order):
     assert orders == pytest.approx([order] * 3, abs=0.1)
 
 
+def test_euler_maruyama_is_of_first_order():
+    # Weakly: in the distribution that it makes, which here is a Gaussian of some variance.
+    errors = [abs(output_variance(euler_maruyama, n, last_time=1 / n) - SCALE**2) for n in (40, 80, 160)]
+    orders = [np.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert orders == pytest.approx([1, 1], abs=0.15)
+
+
 def test_order_from_noise_to_data():
     # At both ends of the whole path half log-SNR is infinite, where the multistep solver is of first order for a while.
     errors = {solver: [deterministic_error(solver, n, 1.0, 0.0) for n in (40, 80, 160, 320)] for solver in ODE_SOLVERS}
