@@ -46,7 +46,14 @@ killer=
 while ((${#number[@]})); do
   wait -n -p ended "${!number[@]}"
   result=$?
-  [[ -n ${ended:-} ]] || continue # a signal that was forwarded
+  if [[ -z ${ended:-} ]]; then # a signal that was forwarded, or a process whose end bash has noted already
+    for id in "${!number[@]}"; do
+      kill -0 "$id" 2>/dev/null || ended=$id
+    done
+    [[ -n ${ended:-} ]] || continue
+    wait "$ended"
+    result=$?
+  fi
   process=${number[$ended]}
   unset "number[$ended]"
   if ((result && !code)); then

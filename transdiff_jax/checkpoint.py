@@ -124,6 +124,8 @@ class CheckpointStore:
     def _write_errors(self) -> Iterator[None]:
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of a device, or of another process that ended: not of the disk
         except Exception as error:
             # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

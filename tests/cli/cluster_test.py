@@ -1,5 +1,6 @@
 """Jobs of several processes as a user runs them: resumed elsewhere, preempted, killed, failing, sampling."""
 
+import contextlib
 import json
 import random
 import re
@@ -19,9 +20,12 @@ from transdiff_jax.config import make_config
 from transdiff_jax.training.loop import train
 from transdiff_jax.training.metric_writers import read_metrics
 
-STEPS = 40
-# A save after few steps, so that a kill loses few.
-SETTINGS = {"train__steps": STEPS, "train__checkpoint_every": 5, "train__keep_last": 99}
+STEPS, HALF = 24, 12
+# A save after few steps, so that a kill loses few; a schedule that knows nothing of the end.
+SETTINGS = {
+    **{"train__steps": STEPS, "train__checkpoint_every": 4, "train__keep_last": 99},
+    "optimizer__schedule": "constant",
+}
 
 
 def cluster(count, arguments):
@@ -80,7 +84,7 @@ def straight(tmp_path_factory, data):
     """An undisturbed run of two processes; the first thing they do at once is to prepare the dataset."""
     folder = tmp_path_factory.mktemp("straight")
     text = finish(folder, 2, train_command(folder / "run", data, **SETTINGS))
-    assert f"[0] {text.split('[0] ')[-1]}".count("trained to step 40") == 1
+    assert f"[0] {text.split('[0] ')[-1]}".count(f"trained to step {STEPS}") == 1
     assert "[1] " not in re.sub(r"\[1\] (?!\d\d:\d\d:\d\d).*", "", text), "only the first process tells"
     return folder / "run"
 
@@ -112,24 +116,24 @@ def test_the_manifest_lists_the_files_of_every_process(straight):
 
 
 def test_resumed_in_one_process_on_another_mesh_it_has_the_same_losses(straight, data, tmp_path):
-    run = copy_until(straight, tmp_path / "run", 20)
+    run = copy_until(straight, tmp_path / "run", HALF)
     config = latest_record(run).config
     values = config.to_dict()
     values["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     train(make_config(values), run)
-    ours, theirs = losses(run, 20), losses(straight, 20)
-    assert list(ours) == list(range(21, STEPS + 1))
+    ours, theirs = losses(run, HALF), losses(straight, HALF)
+    assert list(ours) == list(range(HALF + 1, STEPS + 1))
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-5)
 
 
 def test_resumed_in_four_processes_that_share_rows_it_has_the_same_losses(straight, data, tmp_path):
-    run = copy_until(straight, tmp_path / "run", 20)
-    settings = SETTINGS | {"train__steps": 25, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
+    run = copy_until(straight, tmp_path / "run", HALF)
+    settings = SETTINGS | {"train__steps": HALF + 3, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
     text = finish(tmp_path, 4, train_command(run, data, **settings))
-    assert "resuming from the checkpoint of step 20" in text
-    ours, theirs = losses(run, 20), losses(straight, 20)
-    assert list(ours) == list(range(21, 26))
-    np.testing.assert_allclose(list(ours.values()), list(theirs.values())[:5], atol=1e-5)
+    assert f"resuming from the checkpoint of step {HALF}" in text
+    ours, theirs = losses(run, HALF), losses(straight, HALF)
+    assert list(ours) == list(range(HALF + 1, HALF + 4))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values())[:3], atol=1e-5)
 
 
 def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight, data, tmp_path):
@@ -169,29 +173,35 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
     assert_equal_runs(run, straight)
 
 
-def kill_at_random_moments(run, folder, data, kills, seed, seconds):
-    """Kills a process of a two-process run, so many times, within so many seconds of its start; then lets it end."""
-    draw, reached = random.Random(seed), []
+def kill_at_random_moments(run, folder, data, kills, seed):
+    """Kills one process of two, so many times, by turns in the job's first seconds and in its steps; then lets it end.
+
+    Returns the exit codes of the jobs that were killed, and the newest step after each.
+    """
+    draw, codes, reached = random.Random(seed), [], []
     arguments = train_command(run, data, **SETTINGS)
-    for _ in range(kills):
+    for kill in range(kills):
         job = Job(folder, 2, arguments)
-        try:
-            job.launcher.wait(draw.uniform(0, seconds))
-        except subprocess.TimeoutExpired:
-            subprocess.run(["kill", "-KILL", *map(str, job.processes()[draw.randrange(2) :][:1])])
-        assert job.end() in (0, 1, 2, 128 + signal.SIGKILL, 128 + signal.SIGABRT), job.text()
-        reached.append(max([0, *(int(p.name) for p in run.glob("checkpoints/*") if p.name.isdigit())]))
+        if kill % 2:
+            job.wait_for("training from step|nothing to do")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.launcher.wait(draw.uniform(0, 3 if kill % 2 else 15))
+        for process in job.processes()[draw.randrange(2) :][:1]:
+            subprocess.run(["kill", "-KILL", str(process)])
+        codes.append(job.end())
+        reached.append(max([0, *(int(path.name) for path in run.glob("checkpoints/*") if path.name.isdigit())]))
     finish(folder, 2, arguments)
-    return reached
+    return codes, reached
 
 
 def test_a_storm_of_kills_ends_like_the_undisturbed_run(straight, data, tmp_path):
-    kill_at_random_moments(tmp_path / "run", tmp_path, data, kills=4, seed=0, seconds=20)
+    codes, _ = kill_at_random_moments(tmp_path / "run", tmp_path, data, kills=4, seed=0)
+    assert any(codes), "no kill found a process"
     assert_equal_runs(tmp_path / "run", straight)
 
 
 def test_an_error_in_one_process_ends_all_with_its_line(straight, data, tmp_path):
-    run = copy_until(straight, tmp_path / "run", 5)
+    run = copy_until(straight, tmp_path / "run", 4)
     (run / "unreadable_records.1.json").write_text("nonsense")
     job = Job(tmp_path, 2, train_command(run, data, **SETTINGS))
     assert job.end(120) == 2, job.text()
@@ -200,8 +210,8 @@ def test_an_error_in_one_process_ends_all_with_its_line(straight, data, tmp_path
 
 
 def test_an_error_of_the_first_process_ends_all_with_its_line(straight, data, tmp_path):
-    run = copy_until(straight, tmp_path / "run", 5)
-    flip_byte(run / "checkpoints" / "5")
+    run = copy_until(straight, tmp_path / "run", 4)
+    flip_byte(run / "checkpoints" / "4")
     job = Job(tmp_path, 2, train_command(run, data, **SETTINGS))
     assert job.end(120) == 2, job.text()
     assert re.search(r"^\[0\] error: .* holds no intact checkpoint", job.text(), re.MULTILINE)
