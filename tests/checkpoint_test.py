@@ -8,9 +8,11 @@ import pytest
 
 from tests.conftest import tiny_config
 from transdiff_jax import manifest, sharding
-from transdiff_jax.checkpoint import CheckpointStore, RunRecord, find_damage, latest_record, load_weights
+from transdiff_jax.checkpoint import CheckpointStore, latest_record, load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
+from transdiff_jax.manifest import find_damage
+from transdiff_jax.run_record import RunRecord
 from transdiff_jax.training.state import abstract_state, create_state
 
 CONFIG = tiny_config(train={"ema_rates": (0.9, 0.5)})

@@ -29,7 +29,7 @@ from transdiff_jax.data.latent_job import LatentJob, ShardContent
 from transdiff_jax.data.records import Source
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.errors import UserError
-from transdiff_jax.processes import in_first_process
+from transdiff_jax.processes import do_in_first_process, in_first_process
 from transdiff_jax.tokenizer import Kl16Tokenizer, make_tokenizer
 from transdiff_jax.tokenizer.kl16 import LOG_VARIANCE_RANGE
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
@@ -71,7 +71,7 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
         own = np.flatnonzero(missing)[jax.process_index() :: jax.process_count()].tolist()
         _encode_shards(config, tokenizer, source, job, settings, own)
         multihost_utils.sync_global_devices("all latents are written")
-        in_first_process(functools.partial(_finish, config, job, len(source)), 0)
+        do_in_first_process(functools.partial(_finish, config, job, len(source)))
     finally:
         job.close()
     manifest = read_manifest(out)
@@ -112,10 +112,9 @@ def _settings(
     )
 
 
-def _finish(config: Config, job: LatentJob, total: int) -> np.ndarray:
+def _finish(config: Config, job: LatentJob, total: int) -> None:
     _check_unreadable(job.skipped(), total, config.data)
     job.finish()
-    return np.zeros(0, bool)
 
 
 def _check_unreadable(skipped: int, total: int, config: DataConfig) -> None:

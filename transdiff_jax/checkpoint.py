@@ -12,50 +12,25 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from jax.sharding import Mesh
 
-from transdiff_jax.config import Config, make_config
+from transdiff_jax import checkpoint_steps
+from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import lock
-from transdiff_jax.manifest import MANIFEST, find_damage, sha256, write_manifest
+from transdiff_jax.manifest import MANIFEST, sha256, write_manifest
 from transdiff_jax.model.transdiff import Params
+from transdiff_jax.processes import do_in_first_process
+from transdiff_jax.run_record import RunRecord
 from transdiff_jax.training.state import TrainState, abstract_state
 
 FOLDER = "checkpoints"
-DAMAGED_FOLDER = "damaged"
 LOCK = ".lock"
 STATE, RUN = "state", "run"
-NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
-
-
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """What a checkpoint holds beside the arrays."""
-
-    config: Config
-    data: dict[str, Any]  # state of the data iterator, or NO_DATA
-    train_seconds: float  # spent training up to this step, over all restarts
-    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value, the inverse of `from_json`."""
-        return {
-            "config": self.config.to_dict(),
-            "data": self.data,
-            "train_seconds": self.train_seconds,
-            "class_names": list(self.class_names),
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "RunRecord":
-        """Raises a UserError if the configuration has fields that this version does not know."""
-        names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
-        return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
 
 
 class CheckpointStore:
@@ -69,7 +44,8 @@ class CheckpointStore:
                 raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
         except OSError as error:
             raise UserError(f"--workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
-        self._lock = lock(workdir / LOCK) if jax.process_index() == 0 else None
+        self._lock: IO[str] | None = None  # held by the first process, for all
+        do_in_first_process(lambda: self._take_lock(workdir))
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
@@ -79,37 +55,25 @@ class CheckpointStore:
         )
         self._manager = ocp.CheckpointManager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
 
+    def _take_lock(self, workdir: Path) -> None:
+        self._lock = lock(workdir / LOCK)
+
     def _write_manifest(self) -> None:
-        """Runs when a step's files are complete, before the rename that commits them."""
+        """Runs in the first process when the files of all are complete, before the rename that commits them."""
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         write_manifest(folder)
 
     def newest_intact(self) -> int | None:
-        """The step to resume from, or None for a run without checkpoints.
+        """The step to resume from, or None for a run without checkpoints; the same in all processes.
 
         Damaged steps newer than it are moved to `workdir`/damaged, so that the run can save them again.
 
         Raises:
             UserError: there are steps, but all are damaged.
         """
-        step, damaged = _newest_intact(self.folder)
-        if step is None and damaged:
-            raise UserError(
-                f"{self.folder} holds no intact checkpoint: all of steps {sorted(damaged)} are damaged; move the "
-                "folder away to start from scratch"
-            )
-        self._set_aside(damaged)
-        return step
-
-    def _set_aside(self, steps: list[int]) -> None:
-        for step in steps:
-            target = self.folder.parent / DAMAGED_FOLDER / str(step)
-            while target.exists():
-                target = target.with_name(target.name + "-again")
-            target.parent.mkdir(exist_ok=True)
-            shutil.move(self.folder / str(step), target)
-            logging.warning("moved the damaged checkpoint of step %d to %s", step, target)
+        step = checkpoint_steps.agreed(lambda: checkpoint_steps.to_resume(self.folder))
         self._manager.reload()
+        return step
 
     def read_record(self, step: int) -> RunRecord:
         """Configuration and data state of a step."""
@@ -130,7 +94,7 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return  # a run that is stopped right after a save asks for the same step again
         self._saving = step
-        self._check_space(state)
+        do_in_first_process(lambda: self._check_space(state))
         with self._write_errors():
             args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
             written = self._manager.save(step, args=ocp.args.Composite(**args))
@@ -145,7 +109,7 @@ class CheckpointStore:
             raise self._not_written(f"it takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free")
 
     def _not_written(self, reason: str) -> UserError:
-        kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+        kept = checkpoint_steps.saved_steps(self.folder)
         return UserError(
             f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); free space or fix "
             f"permissions and start again: steps {kept} are kept"
@@ -160,10 +124,15 @@ class CheckpointStore:
     def _write_errors(self) -> Iterator[None]:
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of a device, or of another process that ended: not of the disk
         except Exception as error:
             # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self._not_written(reason) from error
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
 
     def close(self) -> None:
         """Waits for the save in progress and releases the manager's threads."""
@@ -171,6 +140,11 @@ class CheckpointStore:
             self._manager.close()
         if self._lock is not None:
             self._lock.close()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes, but after an error in a job of several processes: a save in progress would wait for the others."""
+        if kind is None or jax.process_count() == 1:
+            self.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +172,7 @@ def load_weights(
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
     folder = _existing_folder(workdir)
-    step = _newest_to_read(folder)
+    step = checkpoint_steps.agreed(lambda: checkpoint_steps.to_read(folder))
     with _reader(folder) as manager:
         record = _read_record(manager, step)
         config = record.config
@@ -223,7 +197,7 @@ def latest_record(workdir: Path) -> RunRecord:
     """Configuration, data state and training time of a run's newest intact checkpoint; raises like `load_weights`."""
     folder = _existing_folder(workdir)
     with _reader(folder) as manager:
-        return _read_record(manager, _newest_to_read(folder))
+        return _read_record(manager, checkpoint_steps.agreed(lambda: checkpoint_steps.to_read(folder)))
 
 
 def _reader(folder: Path) -> ocp.CheckpointManager:
@@ -250,22 +224,3 @@ def _ema_index(config: Config, rate: float | None, workdir: Path) -> int:
     if rate is not None and rate not in rates:
         raise UserError(f"{workdir} has averages of rates {rates}, none of {rate}")
     return 0 if rate is None else rates.index(rate)
-
-
-def _newest_intact(folder: Path) -> tuple[int | None, list[int]]:
-    """The newest step whose files match its manifest, and the damaged ones that are newer."""
-    damaged = []
-    for step in sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True):
-        damage = find_damage(folder / str(step))
-        if damage is None:
-            return step, damaged
-        logging.warning("checkpoint of step %d in %s is damaged (%s), trying the one before it", step, folder, damage)
-        damaged.append(step)
-    return None, damaged
-
-
-def _newest_to_read(folder: Path) -> int:
-    step, damaged = _newest_intact(folder)
-    if step is None:
-        raise UserError(f"{folder} holds no intact checkpoint (damaged ones: {sorted(damaged)}); train there first")
-    return step

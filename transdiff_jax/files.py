@@ -59,6 +59,14 @@ def lock(path: Path) -> IO[str]:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock file during the block; waits for a process that holds it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Turns an error of the file system, met while `path` is written, into one line for the user."""
     try:

@@ -27,7 +27,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_errors
 from transdiff_jax.image_writer import ImageWriter
 from transdiff_jax.images import grid, load_png, name_rows, save_png
-from transdiff_jax.processes import in_first_process
+from transdiff_jax.processes import do_in_first_process, in_first_process
 from transdiff_jax.sample_set import GRID, PROGRESS, SampleSet, image_path
 from transdiff_jax.sampling import Sampler, Samples, make_sampler
 from transdiff_jax.semantics import class_similarities, fused_similarities
@@ -72,12 +72,11 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     missing = in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
     figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
     channels = config.data.image_channels
-
-    def finish() -> np.ndarray:
-        samples.finish(figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request))
-        return np.zeros(0, bool)
-
-    in_first_process(finish, 0)
+    do_in_first_process(
+        lambda: samples.finish(
+            figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request)
+        )
+    )
     logging.info("%d samples are in %s", count, out)
     return samples.read_record()
 

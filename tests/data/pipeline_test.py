@@ -2,12 +2,13 @@ import json
 import tempfile
 from pathlib import Path
 
+import grain
 import jax
 import numpy as np
 import pytest
 
 from transdiff_jax.config import make_config
-from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.data.pipeline import WHOLE, TrainingData
 from transdiff_jax.data.pipeline import training_rows as rows_of
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.errors import UserError
@@ -20,14 +21,14 @@ def training_rows(config):
     return rows_of(config, open_source(config.data))
 
 
-def read(config, count, state=None):
+def read(config, count, state=None, share=WHOLE):
     """The next `count` batches, and the state after them."""
     with tempfile.TemporaryDirectory() as workdir:
-        return read_in(Path(workdir), config, count, state)
+        return read_in(Path(workdir), config, count, state, share)
 
 
-def read_in(workdir, config, count, state=None):
-    data = TrainingData(config, workdir)
+def read_in(workdir, config, count, state=None, share=WHOLE):
+    data = TrainingData(config, workdir, share)
     if state is not None:
         data.set_state(state)
     batches = [next(data) for _ in range(count)]
@@ -132,43 +133,34 @@ def test_state_can_be_set_back_while_reading(digits_config, tmp_path):
     data.close()
 
 
-def hosts(config, count, monkeypatch, state=None):
+def hosts(config, count, state=None):
     """What each of `count` processes reads in two batches, and their states."""
-    made = []
-    for process in range(count):
-        with monkeypatch.context() as patch:
-            patch.setattr(jax, "process_index", lambda process=process: process)
-            patch.setattr(jax, "process_count", lambda: count)
-            made.append(read(config, 2, state))
+    made = [read(config, 2, state, grain.sharding.ShardOptions(process, count)) for process in range(count)]
     return [batches for batches, _ in made], [state for _, state in made]
 
 
-def interleaved(batches):
-    """Global batches out of those of each process: row r of the global one is of process r modulo their number."""
-
-    def join(*parts):
-        return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
-
-    return [jax.tree.map(join, *step) for step in zip(*batches, strict=True)]
+def joined(batches):
+    """Global batches out of those of each process, as an array over all their devices is made of them."""
+    return [jax.tree.map(lambda *parts: np.concatenate(parts), *step) for step in zip(*batches, strict=True)]
 
 
-def test_hosts_share_the_global_batch(digits_config, monkeypatch):
+def test_hosts_share_the_global_batch(digits_config):
     config = digits_config(True, data=TEST)
     alone, state = read(config, 2)
     for count in (2, 4):
-        batches, states = hosts(config, count, monkeypatch)
+        batches, states = hosts(config, count)
         assert batches[0][0]["image"].shape == (8 // count, 4, 8, 8, 1)
-        assert_equal(interleaved(batches), alone)
+        assert_equal(joined(batches), alone)
         assert states == [state] * count
 
 
-def test_host_count_may_change_at_a_restart(digits_config, monkeypatch):
+def test_host_count_may_change_at_a_restart(digits_config):
     config = digits_config(True, data=TEST)
     straight, _ = read(config, 4)
-    _, states = hosts(config, 2, monkeypatch)
+    _, states = hosts(config, 2)
     assert_equal(read(config, 2, states[1])[0], straight[2:])
     _, state = read(config, 2)
-    assert_equal(interleaved(hosts(config, 4, monkeypatch, state)[0]), straight[2:])
+    assert_equal(joined(hosts(config, 4, state)[0]), straight[2:])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 import logging as python_logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
+from transdiff_jax import distributed
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 
@@ -21,9 +23,18 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
 # Libraries that tell about themselves at the level of information.
 _TALKATIVE_LIBRARIES = {"grain", "jax", "etils"}
+# How a process meets the end of another one of its job: in a collective of the CPU, or in the coordination service.
+_LOST = ("Gloo", "coordination service", "CoordinationService", "barrier")
 
 
-def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool = False) -> None:
+def run(
+    main: Callable[..., None],
+    flag_values: flags.FlagValues,
+    *,
+    files: bool = False,
+    several: bool = False,
+    stops_together: bool = False,
+) -> None:
     """Parses the command line into `flag_values`, calls `main` and exits.
 
     Each command has flags of its own (and not absl's global ones), so that they can be imported side by side.
@@ -32,11 +43,14 @@ def run(main: Callable[..., None], flag_values: flags.FlagValues, *, files: bool
         main: what the command does.
         flag_values: where its flags are.
         files: whether it takes file names beside flags; `main` is then called with their list.
+        several: whether processes of one job may share the work (`transdiff_jax.distributed`).
+        stops_together: whether they then agree on when to stop at SIGTERM.
     """
     _set_up_logging()
 
     def start(argv: list[str]) -> None:
-        _guarded(functools.partial(main, argv[1:]) if files else main)
+        command = functools.partial(main, argv[1:]) if files else main
+        _guarded(functools.partial(_in_job, command, stops_together) if several else command)
 
     app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
 
@@ -58,7 +72,7 @@ def folder(name: str) -> Path:
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(USER_ERROR_CODE)
+    distributed.end(USER_ERROR_CODE)
 
 
 def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
@@ -89,6 +103,12 @@ def _is_flagged(unknown: str, argv: list[str]) -> bool:
     return any(key in argument.partition("=")[0].split(".") for argument in argv)
 
 
+def _in_job(command: Callable[[], None], stops_together: bool) -> None:
+    if distributed.join(os.environ, stops_together=stops_together) and jax.process_index():
+        _log_warnings_only(f"process {jax.process_index()}: ")
+    command()
+
+
 def _guarded(main: Callable[[], None]) -> None:
     try:
         main()
@@ -96,9 +116,20 @@ def _guarded(main: Callable[[], None]) -> None:
         fail(str(error))
     except Exception as error:
         message = _explain(error)
-        if message is None:
-            raise
-        fail(message)
+        if message is not None:
+            fail(message)
+        _crash()
+        raise
+    except KeyboardInterrupt:
+        _crash()
+        raise
+
+
+def _crash() -> None:
+    """Ends a process of a job of several with the traceback of its error, which an orderly end would hold back."""
+    if jax.distributed.is_initialized():
+        traceback.print_exc()
+        distributed.end(1)
 
 
 def _explain(error: BaseException | None) -> str | None:
@@ -113,6 +144,8 @@ def _explain(error: BaseException | None) -> str | None:
                 "the device's memory is too small: lower the batch size, raise config.train.accumulation, set "
                 f"config.model.remat=full or shard over more devices ({str(error).splitlines()[0]})"
             )
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in _LOST):
+            return f"another process of the job ended, whose output says why ({str(error).splitlines()[0][:200]})"
         error = error.__cause__ or error.__context__
     return None
 
@@ -145,6 +178,15 @@ def _set_up_logging() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold(logging.INFO)
     handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_formatter())
     handler.addFilter(_OwnMessages())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+
+def _log_warnings_only(prefix: str) -> None:
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().setFormatter(_formatter(prefix))
+
+
+def _formatter(prefix: str = "") -> python_logging.Formatter:
+    return python_logging.Formatter(f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")

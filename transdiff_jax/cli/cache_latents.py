@@ -86,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, FLAGS)
+    app.run(main, FLAGS, several=True)

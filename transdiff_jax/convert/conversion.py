@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from transdiff_jax import sharding
-from transdiff_jax.checkpoint import FOLDER, NO_DATA, CheckpointStore, RunRecord, load_weights
+from transdiff_jax.checkpoint import FOLDER, CheckpointStore, load_weights
 from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
 from transdiff_jax.config.validation import KL16_FACTOR, validate
 from transdiff_jax.convert import kl16, transdiff
@@ -24,6 +24,7 @@ from transdiff_jax.data import imagenet
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
+from transdiff_jax.run_record import NO_DATA, RunRecord
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
 from transdiff_jax.training.state import TrainState

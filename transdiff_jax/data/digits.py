@@ -9,8 +9,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from transdiff_jax.files import locked
+
 HELD_OUT_EVERY = 5  # every fifth scan is in the test split
 MAX_VALUE = 16  # of a scan's pixels
+LOCK = ".lock"
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -45,7 +48,13 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare_digits(directory: str) -> tfds.core.DatasetBuilder:
-    """The builder of the dataset, prepared in `directory` on first use."""
+    """The builder of the dataset, prepared in `directory` on first use, by one process while others wait for it."""
     builder = Digits(data_dir=directory, file_format="array_record")
-    builder.download_and_prepare()
+    if builder.is_prepared():
+        return builder
+    root = Path(builder.data_path).parent
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / LOCK):
+        builder = Digits(data_dir=directory, file_format="array_record")
+        builder.download_and_prepare()
     return builder

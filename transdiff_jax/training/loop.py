@@ -4,13 +4,10 @@ Invariant: a checkpoint of step n holds the state after n batches and a data ite
 so a resumed run computes what the undisturbed run would have computed.
 """
 
-import collections
 import contextlib
 import dataclasses
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -18,76 +15,27 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
-from transdiff_jax.checkpoint import NO_DATA, CheckpointStore, RunRecord, load_weights
+from transdiff_jax.checkpoint import CheckpointStore, load_weights
 from transdiff_jax.config import Config, ModelConfig
 from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.data.shares import share_of_process
 from transdiff_jax.errors import UserError
 from transdiff_jax.images import grid
+from transdiff_jax.run_record import NO_DATA, RunRecord
 from transdiff_jax.sampling import Sampler, make_sampler
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
+from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer, periodic_actions
 from transdiff_jax.training.state import TrainState, abstract_state, create_state, init_sharded_params
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
+from transdiff_jax.training.stop import StopRequest
 
-# How many steps the check of a step's finiteness lags behind its dispatch, so that the device never waits for it.
-CHECK_LAG = 2
 GRID_COLUMNS = 8
-
-
-class StopRequest:
-    """Set by SIGTERM (preemption), however often it comes, or by a first Ctrl-C; a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in self._previous:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.signal_name = signal.Signals(number).name
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[number])
-
-    def restore(self) -> None:
-        """Puts the former signal handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-class FiniteWatch:
-    """Reports skipped steps with the records of their batch, and stops a run that no longer learns."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pending: collections.deque[tuple[int, dict[str, Any], np.ndarray]] = collections.deque()
-
-    def add(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
-        """Notes step number `step` (from 1) and looks at those that are old enough to be computed."""
-        self._pending.append((step, metrics, indices))
-        if len(self._pending) > CHECK_LAG:
-            self._check(*self._pending.popleft())
-
-    def finish(self) -> None:
-        """Looks at all steps noted so far."""
-        while self._pending:
-            self._check(*self._pending.popleft())
-
-    def _check(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
-        if metrics["finite"]:
-            return
-        loss, norm, streak = float(metrics["loss"]), float(metrics["gradient_norm"]), int(metrics["skipped_in_a_row"])
-        shown = np.unique(indices).tolist()
-        logging.warning("step %d skipped: loss %s, gradient norm %s; records of the batch: %s", step, loss, norm, shown)
-        if streak >= self._limit:
-            raise UserError(
-                f"training stopped at step {step}: loss or gradient norm was not finite in each of the last {streak} "
-                f"steps, since step {step - streak + 1} (config.train.max_nonfinite_steps={self._limit}); lower "
-                "config.optimizer.learning_rate or look at the records named above"
-            )
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -104,9 +52,10 @@ def train(config: Config, workdir: Path) -> None:
     with contextlib.ExitStack() as stack:
         stop = StopRequest()
         stack.callback(stop.restore)
-        store = CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
-        stack.callback(store.close)
-        data = TrainingData(config, workdir)
+        store = stack.enter_context(
+            CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
+        )
+        data = TrainingData(config, workdir, share_of_process(mesh))
         stack.callback(data.close)
         state, seconds = _start(config, mesh, store, data)
         _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
@@ -193,7 +142,7 @@ class _Run:
         progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
         try:
             step = first
-            while step < last and not self.stop.signal_name:
+            while step < last and not self.stop.reached(step):
                 step += 1
                 batch = next(self.data)
                 indices = batch.pop("index")
@@ -211,7 +160,7 @@ class _Run:
             logging.info("trained to step %d in %.0f s", last, self._seconds())
         else:
             saved = f"saved step {step}" if step > first else "nothing new to save"
-            logging.info("stopped by %s: %s; the same command resumes", self.stop.signal_name, saved)
+            logging.info("stopped by %s: %s; the same command resumes", self.stop.cause, saved)
 
     def _after_step(self, step: int, state: TrainState) -> None:
         c = self.config.train
@@ -219,7 +168,7 @@ class _Run:
             self._log(step, state)
         if c.sample_every and step % c.sample_every == 0:
             self._log_samples(step, state)
-        if step % c.checkpoint_every == 0 and step < c.steps and not self.stop.signal_name:
+        if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
 
     def _seconds(self) -> float:
@@ -261,7 +210,7 @@ class _Run:
         indices = np.arange(count, dtype=np.int32)
         batch = sharding.to_global({"labels": labels, "indices": indices}, self.mesh)
         samples = self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"])
-        images = np.asarray(samples.images)
+        images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
         self.writer.write_images(step, {"samples": picture})
 

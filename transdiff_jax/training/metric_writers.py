@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from transdiff_jax.processes import is_first
+
 # clu imports TensorFlow for its own event writer, which this package neither needs nor installs; an empty module
 # under that name lets the rest of clu load.
 _stub = types.ModuleType("clu.metric_writers.summary_writer")
@@ -93,8 +95,8 @@ class JsonLinesWriter(_ScalarAndImageWriter):
 
 
 def make_writer(workdir: Path) -> metric_writers.MetricWriter:
-    """All destinations of one run; writing happens in a background thread."""
-    writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)]
+    """All destinations of one run, none in processes but the first; writing happens in a background thread."""
+    writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)] if is_first() else []
     return metric_writers.AsyncMultiWriter(writers)
 
 

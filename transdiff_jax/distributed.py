@@ -1,0 +1,187 @@
+"""Whether this process is one of several of a job, and how it joins and leaves them.
+
+A job is asked for by environment variables, or found: a SLURM step of more than one task, a TPU slice of more than one
+worker. Every other process is on its own and waits for nobody. Nothing here touches a device before the job is joined.
+"""
+
+import dataclasses
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+
+from transdiff_jax.errors import UserError
+
+# Asked for: the address of process 0 (host:port), the number of processes, the number of this one from 0.
+COORDINATOR, PROCESSES, PROCESS = "TRANSDIFF_COORDINATOR", "TRANSDIFF_PROCESSES", "TRANSDIFF_PROCESS"
+# Seconds until a job is given up whose processes do not all come, and until a silent process counts as dead.
+START_TIMEOUT, HEARTBEAT_TIMEOUT = "TRANSDIFF_START_TIMEOUT", "TRANSDIFF_HEARTBEAT_TIMEOUT"
+DEFAULT_START_TIMEOUT, DEFAULT_HEARTBEAT_TIMEOUT = 300, 60
+FAREWELL = 1  # second
+
+_SLURM_TASKS, _SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
+_TPU_WORKERS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # set on GKE
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+_METADATA_TIMEOUT = 2  # seconds; the server is on the machine itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is known of a job of several processes; JAX finds out what is None by `method`."""
+
+    method: str  # of `jax.distributed.initialize`
+    coordinator: str | None = None  # host:port
+    processes: int | None = None
+    process: int | None = None
+
+
+def find_job(environment: Mapping[str, str]) -> Job | None:
+    """The job that this process is of, or None for a process on its own.
+
+    Raises:
+        UserError: the variables that ask for one are incomplete, or are no addresses or numbers.
+    """
+    return _asked(environment) or _slurm(environment) or _tpu(environment)
+
+
+def _asked(environment: Mapping[str, str]) -> Job | None:
+    names = (COORDINATOR, PROCESSES, PROCESS)
+    given = {name: environment[name] for name in names if environment.get(name)}
+    if not given:
+        return None
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UserError(f"{', '.join(given)} without {', '.join(missing)}: set all three, or none for one process")
+    host, _, port = given[COORDINATOR].rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"{COORDINATOR}={given[COORDINATOR]} must be host:port of process 0")
+    processes, process = _whole(environment, PROCESSES, 1), _whole(environment, PROCESS, 0)
+    if process >= processes:
+        raise UserError(f"{PROCESS}={process} must be less than {PROCESSES}={processes}: processes count from 0")
+    return Job("deactivate", given[COORDINATOR], processes, process)
+
+
+def _slurm(environment: Mapping[str, str]) -> Job | None:
+    """A step of srun; its size tells it from the batch script and from a shell in the allocation of other tasks."""
+    tasks = environment.get(_SLURM_TASKS, "1")
+    if not tasks.isdigit() or int(tasks) < 2:
+        return None
+    return Job("slurm", processes=int(tasks), process=_whole(environment, _SLURM_TASK, 0))
+
+
+def _tpu(environment: Mapping[str, str]) -> Job | None:
+    """A slice of several workers, or several slices; only a machine with TPU chips asks the metadata server."""
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if (platforms and "tpu" not in platforms.split(",")) or not _has_tpu():
+        return None
+    slices = environment.get("MEGASCALE_NUM_SLICES", "1")
+    workers = next((environment[name] for name in _TPU_WORKERS if environment.get(name)), None)
+    if workers is not None:
+        return Job("gketpu") if len(workers.split(",")) > 1 or slices != "1" else None
+    return Job("gcetpu") if len(_gce_workers()) > 1 or slices != "1" else None
+
+
+def _has_tpu() -> bool:
+    return Path("/dev/accel0").exists() or any(Path("/dev/vfio").glob("[0-9]*"))
+
+
+def _gce_workers() -> list[str]:
+    request = urllib.request.Request(_METADATA, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=_METADATA_TIMEOUT) as reply:
+            return reply.read().decode().split(",")
+    except urllib.error.URLError:  # no TPU virtual machine of Google Cloud: the device is another's
+        return []
+
+
+def _whole(environment: Mapping[str, str], name: str, least: int, default: int | None = None) -> int:
+    text = environment.get(name, "" if default is None else str(default))
+    if not text.isdigit() or int(text) < least:
+        raise UserError(f"{name}={text} must be a whole number, at least {least}")
+    return int(text)
+
+
+def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
+    """Joins the job of this process, if it is of one; to be called before any device is touched.
+
+    Args:
+        environment: where the job is asked for and found.
+        stops_together: whether the command polls `jax.experimental.multihost_utils.reached_preemption_sync_point`;
+            if not, SIGTERM ends the process as usual.
+
+    Returns:
+        Whether there are other processes.
+
+    Raises:
+        UserError: the settings make no sense, or process 0 cannot listen at its address. If the processes have not
+            found each other in time, this one ends with one line and code 2.
+    """
+    job = find_job(environment)
+    if job is None or job.processes == 1:
+        return False
+    timeout = _whole(environment, START_TIMEOUT, 1, DEFAULT_START_TIMEOUT)
+    heartbeat = _whole(environment, HEARTBEAT_TIMEOUT, 1, DEFAULT_HEARTBEAT_TIMEOUT)
+    jax.config.update("jax_enable_preemption_service", stops_together)
+    # At its own timeout JAX aborts with a stack trace; ours comes first and says what to look at.
+    timer = threading.Timer(timeout, _give_up, (job, timeout))
+    timer.daemon = True
+    timer.start()
+    try:
+        jax.distributed.initialize(
+            job.coordinator,
+            job.processes,
+            job.process,
+            # All devices that the process sees, where JAX would take one for each SLURM task.
+            local_device_ids=None if "JAX_LOCAL_DEVICE_IDS" in environment else [],
+            cluster_detection_method=job.method,
+            initialization_timeout=2 * timeout,
+            heartbeat_timeout_seconds=heartbeat,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"this process cannot join its job ({_shown(job)}): {reason}; is the port in use?") from error
+    finally:
+        timer.cancel()
+    return True
+
+
+def _shown(job: Job) -> str:
+    if job.coordinator is None:
+        return f"of {job.processes} processes, found by {job.method}" if job.processes else f"found by {job.method}"
+    return f"process {job.process} of {job.processes}, coordinator {job.coordinator}"
+
+
+def _give_up(job: Job, timeout: int) -> None:
+    print(
+        f"error: the processes of the job did not find each other within {timeout} s on {socket.gethostname()} "
+        f"({_shown(job)}): see that all are started and reach the coordinator, or raise {START_TIMEOUT}",
+        file=sys.stderr,
+    )
+    _end_now(2)
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process with an exit code, at once where it is of a job of several.
+
+    An orderly end waits for all others, who wait for this one: without it they learn by the broken connection. The
+    first process, with which the coordinator ends, leaves them a moment to tell of an error of their own.
+    """
+    if jax.distributed.is_initialized():
+        if jax.process_index() == 0:
+            time.sleep(FAREWELL)
+        _end_now(code)
+    sys.exit(code)
+
+
+def _end_now(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

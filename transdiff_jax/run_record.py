@@ -1,0 +1,33 @@
+"""What a checkpoint holds beside the arrays."""
+
+import dataclasses
+from typing import Any
+
+from transdiff_jax.config import Config, make_config
+
+NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """Configuration, data state and training time; written and read as JSON."""
+
+    config: Config
+    data: dict[str, Any]  # state of the data iterator, or NO_DATA
+    train_seconds: float  # spent training up to this step, over all restarts
+    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value, the inverse of `from_json`."""
+        return {
+            "config": self.config.to_dict(),
+            "data": self.data,
+            "train_seconds": self.train_seconds,
+            "class_names": list(self.class_names),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunRecord":
+        """Raises a UserError if the configuration has fields that this version does not know."""
+        names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
+        return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
