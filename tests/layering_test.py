@@ -23,6 +23,7 @@ FLOORS = {
     "files": 0,
     "images": 0,
     "manifest": 0,
+    "frozen_weights": 1,
     "image_writer": 1,
     "sample_set": 1,
     "flops": 1,
