@@ -48,15 +48,15 @@ class FeatureStatistics:
         """Rows so far."""
         return self._moments.count + self._pending_rows
 
-    def add(self, features: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Takes [n, width] features; with a mask bool [n], the rows where it is true.
+    def add(self, features: np.ndarray) -> None:
+        """Takes [n, width] features.
 
         Raises:
             ValueError: features of another shape.
         """
         if features.ndim != 2 or features.shape[1] != self.width:
             raise ValueError(f"features must be [n, {self.width}], got {features.shape}")
-        rows = np.array(features if mask is None else features[mask], np.float64)  # a copy: the caller's may change
+        rows = np.array(features, np.float64)  # a copy: the caller's may change
         self._pending.append(rows)
         self._pending_rows += len(rows)
         if self._pending_rows >= BLOCK:
