@@ -1,3 +1,6 @@
+from functools import partial
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -6,6 +9,9 @@ from transdiff_jax import sharding
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import FeatureExtractor
+from transdiff_jax.evaluation.inception import inception_features
+from transdiff_jax.verification.golden import GoldenFile
+from transdiff_jax.verification.inception import make_params
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 6, 5, 3)).astype(np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(6 * 5 * 3, 4)).astype(np.float32)
@@ -47,3 +53,20 @@ def test_no_images_no_features():
 def test_a_batch_that_does_not_split():
     with pytest.raises(UserError, match="--batch_size=12 must be divisible by 8"):
         FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 12)
+
+
+def test_inception_on_eight_devices_is_inception_on_one():
+    params = make_params(GoldenFile(Path(__file__).parents[1] / "golden" / "inception_a.npz"))
+    names = ("2048", "spatial")
+    found = []
+    for devices, batch_size in ((1, 3), (8, 8)):
+        mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+        extractor = FeatureExtractor(partial(inception_features, names=names), params, mesh, batch_size)
+        batches = list(extractor([IMAGES[:8]]))
+        found.append({name: np.concatenate([batch[name] for batch in batches]) for name in names})
+    for name in names:
+        one, eight = (features[name] for features in found)
+        assert one.shape == eight.shape == (8, one.shape[1])
+        assert np.linalg.norm(one - eight) <= 1e-5 * np.linalg.norm(one)
+    # Images differ in their features much more than devices do.
+    assert np.linalg.norm(found[0]["2048"][0] - found[0]["2048"][1]) > 1e-2 * np.linalg.norm(found[0]["2048"][0])

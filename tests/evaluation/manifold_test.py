@@ -34,13 +34,12 @@ def test_which_is_which():
 
 def test_copies_have_balls_without_extent():
     draw = np.random.default_rng(0)
-    image = draw.normal(size=(1, 64)).astype(np.float32)
-    others = draw.normal(size=(10, 64)).astype(np.float32) + 10
-    collapsed = image.repeat(50, axis=0)
+    few = draw.normal(size=(6, 501)).astype(np.float32)
+    others = draw.normal(size=(10, 501)).astype(np.float32) + 10
+    collapsed = few.repeat(10, axis=0)
     assert precision_recall(collapsed, others) == (0, 0)
-    found = precision_recall(collapsed, np.concatenate([others, image]))
-    assert found.precision == 1, "the copied image is real"
-    assert found.recall == pytest.approx(1 / 11)
+    # Only the images that were copied are in the balls, and they are, whatever rounding does.
+    assert precision_recall(collapsed, np.concatenate([others, few])) == (1, 6 / 16)
 
 
 def test_too_few_images():

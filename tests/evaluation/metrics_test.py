@@ -50,6 +50,14 @@ def test_frechet_of_few_samples_is_that_within_their_span():
     assert frechet_distance(outer[0], outer[0]) == pytest.approx(0, abs=1e-9)
 
 
+def test_frechet_of_samples_that_share_no_direction():
+    draw = np.random.default_rng(0)
+    basis = scipy.linalg.qr(draw.normal(size=(200, 40)), mode="economic")[0]
+    a, b = (fit_gaussian(draw.normal(size=(20, 20)) @ part.T, "a") for part in np.split(basis, 2, axis=1))
+    expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance) + np.trace(b.covariance)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
 def test_frechet_of_features_of_other_width():
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         frechet_distance(Gaussian(np.zeros(2), np.eye(2)), Gaussian(np.zeros(3), np.eye(3)))

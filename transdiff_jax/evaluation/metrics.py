@@ -44,7 +44,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     """R [d, rank] with R R^T = covariance, without the directions whose variance is rounding."""
-    variances, directions = scipy.linalg.eigh(covariance)
+    variances, directions = scipy.linalg.eigh(covariance, driver="evd")  # several times faster than the default
     kept = variances > max(variances[-1], 0) * len(variances) * np.finfo(np.float64).eps
     return directions[:, kept] * np.sqrt(variances[kept])
 
