@@ -90,7 +90,7 @@ def test_a_digest_that_is_not_the_published_one_is_told(tmp_path, caplog, monkey
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_inception(tmp_path / "a.pth", tmp_path / "out")
     assert load_inception(tmp_path / "out").sha256 == digest
-    assert (f"has SHA-256 {digest}; the published files' starts with 6726825d" in caplog.text) != published
+    assert (f"has SHA-256 {digest}, and that of the published files starts with 6726825d" in caplog.text) != published
 
 
 def test_another_network_is_refused_and_nothing_is_written(tmp_path):

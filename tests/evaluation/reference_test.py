@@ -127,6 +127,13 @@ def test_absent_and_damaged_files(tmp_path):
     (tmp_path / "a.npz").write_bytes(flipped)
     with pytest.raises(UserError, match=r"its images arr_0 cannot be read"):
         list(read_images(tmp_path / "a.npz", 3))
+    np.savez_compressed(tmp_path / "c.npz", arr_0=IMAGES)
+    packed = bytearray((tmp_path / "c.npz").read_bytes())
+    packed[150:200] = bytes(50)
+    (tmp_path / "c.npz").write_bytes(packed)
+    with pytest.raises(UserError, match=r"c\.npz.* cannot be read"):
+        read(tmp_path / "c.npz")
+        list(read_images(tmp_path / "c.npz", 3))
     np.savez(tmp_path / "b.npz", **statistics())
     with pytest.raises(UserError, match=r"b\.npz: its images arr_0 cannot be read"):
         list(read_images(tmp_path / "b.npz", 3))

@@ -150,8 +150,8 @@ def import_inception(path: Path, out: Path) -> NameTable:
     digest = sha256(path)
     if not digest.startswith(DIGEST_PREFIX):
         logging.warning(
-            "%s has SHA-256 %s; the published files' starts with %s: scores are comparable only if the weights are "
-            "the same",
+            "%s has SHA-256 %s, and that of the published files starts with %s: scores are comparable only if the "
+            "weights are the same",
             path,
             digest,
             DIGEST_PREFIX,

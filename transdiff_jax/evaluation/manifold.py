@@ -61,11 +61,16 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.n
     """Runs of rows of the matrix [len(a), len(b)] of squared distances, with the number of the first row."""
     centre = b.mean(axis=0, dtype=np.float64)  # distances stay, and squares become small: less cancels
     b = b - centre
-    b_squares = np.sum(b * b, axis=1)
+    b_squares = _squares(b)
     block = max(1, _BLOCK_VALUES // len(b))
     for start in range(0, len(a), block):
         rows = a[start : start + block] - centre
-        squares = np.sum(rows * rows, axis=1)[:, None] + b_squares
+        squares = _squares(rows)[:, None] + b_squares
         distances = squares - 2 * (rows @ b.T)
         distances[distances <= _EQUAL * squares] = 0
         yield start, distances
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """Squared lengths, without a copy of the rows."""
+    return np.einsum("ij,ij->i", rows, rows)

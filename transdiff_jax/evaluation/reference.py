@@ -5,6 +5,7 @@ images [n, height, width, 3]): ADM's format, and what is written here. `.pt` wit
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -19,7 +20,8 @@ from transdiff_jax.files import atomic_path, write_errors
 
 _IMAGES = "arr_0"
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.error)
+# What NumPy and zipfile raise of a damaged file, whatever its bytes lead them into.
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _ASYMMETRY = 1e-6  # of a covariance, relative to its largest entry; float32 files have some
 
 

@@ -44,7 +44,7 @@ def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
         values = uniform * matrix_scale(shape, 3)
     else:
         values = 1 + uniform / 8
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)  # of no axes too, where arithmetic leaves a scalar
 
 
 class GoldenFile:
