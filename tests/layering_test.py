@@ -27,6 +27,7 @@ FLOORS = {
     "images": 0,
     "manifest": 0,
     "processes": 0,
+    "frozen_weights": 1,
     "image_writer": 1,
     "sample_set": 1,
     "flops": 1,
