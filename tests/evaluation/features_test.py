@@ -51,7 +51,7 @@ def test_no_images_no_features():
 
 
 def test_a_batch_that_does_not_split():
-    with pytest.raises(UserError, match="--batch_size=12 must be divisible by 8"):
+    with pytest.raises(UserError, match="--inception_batch_size=12 must be divisible by 8"):
         FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 12)
 
 

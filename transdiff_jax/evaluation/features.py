@@ -34,7 +34,7 @@ class FeatureExtractor:
         Raises:
             UserError: the batch does not split evenly over the devices.
         """
-        sharding.check_batch(batch_size, mesh, "--batch_size")
+        sharding.check_batch(batch_size, mesh, "--inception_batch_size")
         everywhere = sharding.replicated(mesh)
         self._params = jax.device_put(params, everywhere)
         # Every process reads all features: the scores are of the whole set.

@@ -49,12 +49,15 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return directions[:, kept] * np.sqrt(variances[kept])
 
 
-def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | None = SEED) -> Score:
+def inception_score(
+    logits: np.ndarray, *, splits: int = SPLITS, split_size: int | None = None, seed: int | None = SEED
+) -> Score:
     """Inception Score: exp of the mean divergence of each image's class distribution from its split's mean.
 
     Args:
         logits: [n, classes], without the network's last bias.
-        splits: runs of images that are scored one by one.
+        splits: runs of images that are scored one by one, of equal size but for rounding.
+        split_size: images in each run but the last, which has the rest; in place of `splits`.
         seed: of the shuffle before splitting; None keeps the order. Sets are in the order of their classes: without a
             shuffle, each split would hold only some classes and score lower.
 
@@ -62,12 +65,15 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | Non
         UserError: fewer images than splits.
     """
     count = len(logits)
-    if count < splits:
+    if split_size is None and count < splits:
         raise UserError(f"the Inception Score splits images into {splits} parts; there are only {count} images")
     order = np.arange(count) if seed is None else np.random.RandomState(seed).permutation(count)
+    if split_size is None:
+        starts = [count * split // splits for split in range(splits)]
+    else:
+        starts = list(range(0, count, split_size))
     scores = []
-    for split in range(splits):
-        rows = order[count * split // splits : count * (split + 1) // splits]
+    for rows in np.split(order, starts[1:]):
         log_p = scipy.special.log_softmax(logits[rows].astype(np.float64), axis=1)
         log_mean = scipy.special.logsumexp(log_p, axis=0) - np.log(len(rows))
         scores.append(np.exp(np.sum(np.exp(log_p) * (log_p - log_mean), axis=1).mean()))

@@ -96,15 +96,19 @@ class FeatureStatistics:
             count, mean, scatter = _join(self._moments, _moments_of(np.concatenate(self._pending)))
         if not np.isfinite(mean).all() or not np.isfinite(scatter).all():
             raise UserError(f"{source}: features are not finite; are the network's weights right?")
-        if count <= self.width:
-            logging.warning(
-                "%s: %d images for features of width %d: the covariance is singular, and Fréchet distances made with "
-                "it are too large by an amount that depends on the number of images: do not compare them with others",
-                source,
-                count,
-                self.width,
-            )
+        if warning := rank_warning(count, self.width):
+            logging.warning("%s: %s", source, warning)
         return Gaussian(mean.copy(), scatter / (count - 1))
+
+
+def rank_warning(count: int, width: int) -> str | None:
+    """What it means that there are too few rows for a covariance of full rank; None if there are enough."""
+    if count > width:
+        return None
+    return (
+        f"{count} images for features of width {width}: the covariance is singular, and Fréchet distances made with it "
+        "are too large by an amount that depends on the number of images: do not compare them with others"
+    )
 
 
 def fit_gaussian(features: np.ndarray, source: str) -> Gaussian:
