@@ -40,6 +40,7 @@ def test_numbers_out_of_range(capsys, flag):
         ["--what=data", "--compare_naive"],
         ["--what=data", "--image_size=32"],
         ["--what=evaluate", "--compare_train"],
+        ["--what=evaluate", f"--config={CONFIG}"],
     ],
 )
 def test_flags_of_another_measurement(capsys, flags):

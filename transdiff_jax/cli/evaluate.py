@@ -149,9 +149,9 @@ def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWe
     features = collect(extractor, images.read(), images.source)
     scores = make_scores(features, reference, protocol)
     certificate = make_certificate(scores, protocol, images, features, reference, inception, mesh)
+    print("\n".join(format_table(certificate)), flush=True)  # first: a full disk must not take the scores with it
     with write_errors(out):
         write_json(out, certificate)
-    print("\n".join(format_table(certificate)))
     logging.info("the certificate is %s", out)
 
 
