@@ -222,10 +222,10 @@ class _Run:
             self._log(step, state)
         if c.sample_every and step % c.sample_every == 0:
             self._log_samples(step, state)
-        if self.scores is not None and step % self.config.eval.every == 0:
-            self.writer.write_scalars(step, self.scores(step, state.ema[0]))
         if step % c.checkpoint_every == 0 and step < c.steps and not self.stop.signal_name:
             self._save(step, state)
+        if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
+            self.writer.write_scalars(step, self.scores(step, state.ema[0], lambda: bool(self.stop.signal_name)))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
