@@ -6,6 +6,7 @@ missing image, or with images of several sizes, has no score.
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -77,7 +78,7 @@ def _sample_set(finished: FinishedSet) -> ImageSet:
         raise UserError(f"{finished.folder / RECORD} is not a record of cli.sample ({error!r} in it)") from None
     if len(labels) != len(finished.digests):
         raise UserError(f"{finished.folder} has {len(finished.digests)} images for {len(labels)} labels")
-    read = lambda: _read_files(finished.folder, finished.digests)  # noqa: E731
+    read = functools.partial(_read_files, finished.folder, finished.digests)
     return ImageSet(str(finished.folder), "sample set", read, finished.record)
 
 

@@ -13,7 +13,6 @@ from transdiff_jax.evaluation.statistics import FeatureStatistics, Gaussian, ran
 
 FID, SFID, IS, IS_STD = "fid", "sfid", "inception_score", "inception_score_std"
 PRECISION, RECALL, KID, KID_STD = "precision", "recall", "kid", "kid_std"
-NAMES = (FID, SFID, IS, IS_STD, PRECISION, RECALL, KID, KID_STD)
 
 
 class Scores(NamedTuple):
