@@ -153,7 +153,9 @@ def test_unknown_key_and_section_that_is_no_section(section):
 
 
 def test_unknown_section():
-    assert "config.modle is not a configuration field; fields there: data, loss, mesh, model" in message({"modle": {}})
+    assert "config.modle is not a configuration field; fields there: data, eval, loss, mesh, model" in message(
+        {"modle": {}}
+    )
 
 
 def test_seed_fits_an_int32():

@@ -331,7 +331,7 @@ def test_the_next_batch_is_dispatched_before_one_is_written():
         events.append(("run", first))
         return first
 
-    for first, _ in generation._dispatched([0, 4, 8], run):
+    for first, _ in generation.dispatched([0, 4, 8], run):
         events.append(("write", first))
     assert events == [("run", 0), ("run", 4), ("write", 0), ("run", 8), ("write", 4), ("write", 8)]
 

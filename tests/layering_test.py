@@ -12,6 +12,9 @@ CONFIGS = sorted((PACKAGE.parent / "configs").rglob("*.py"))
 # The first pattern that a module is, or lies below, decides.
 FLOORS = {
     "training.loop": 4,
+    "training.scores": 4,
+    "sample_stream": 4,
+    "benchmark_evaluate": 4,
     "evaluation.digits_report": 4,
     "benchmark": 4,
     "benchmark_data": 4,
@@ -30,8 +33,11 @@ FLOORS = {
     "distributed": 0,
     "run_record": 1,
     "checkpoint_steps": 1,
+    "machine": 0,
+    "frozen_weights": 1,
     "image_writer": 1,
     "sample_set": 1,
+    "finished_set": 1,
     "flops": 1,
     "flow": 1,
     "nn": 1,

@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
-import jaxlib
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from transdiff_jax import __version__, sharding
+from transdiff_jax import sharding
 from transdiff_jax.checkpoint import Weights
-from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_errors
 from transdiff_jax.image_writer import ImageWriter
 from transdiff_jax.images import grid, load_png, name_rows, save_png
+from transdiff_jax.machine import describe_machine
 from transdiff_jax.processes import do_in_first_process, in_first_process
 from transdiff_jax.sample_set import GRID, PROGRESS, SampleSet, image_path
 from transdiff_jax.sampling import Sampler, Samples, make_sampler
@@ -64,12 +62,13 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
             that cannot be written. Where it is another process that fails, this one may be ended by JAX.
     """
     config, count = weights.config, len(request.labels)
-    _check_labels(request, config.model.num_classes)
+    check_labels(request, config.model.num_classes)
     sharding.check_batch(config.sampling.batch_size, mesh, "--batch_size")
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
-    missing = in_first_process(lambda: samples.open(_settings(weights, request), details, _run(config, mesh)), count)
+    run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size}
+    missing = in_first_process(lambda: samples.open(sample_settings(weights, request), details, run), count)
     figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
     channels = config.data.image_channels
     do_in_first_process(
@@ -81,7 +80,8 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     return samples.read_record()
 
 
-def _check_labels(request: SampleRequest, num_classes: int) -> None:
+def check_labels(request: SampleRequest, num_classes: int) -> None:
+    """Raises a UserError for classes that the model does not have, or for no samples at all."""
     if not request.labels:
         raise UserError("no samples were asked for: give at least one label")
     fused = () if request.fuse_with is None else (request.fuse_with,)
@@ -91,7 +91,7 @@ def _check_labels(request: SampleRequest, num_classes: int) -> None:
             raise UserError(f"{flag}: class {label} does not exist; this model has classes 0 to {num_classes - 1}")
 
 
-def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
+def sample_settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
     """What decides the images, to within rounding: not the batch size, nor how a batch is decoded."""
     sampling = dataclasses.asdict(weights.config.sampling)
     del sampling["batch_size"]
@@ -114,21 +114,6 @@ def _settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
     }
 
 
-def _run(config: Config, mesh: Mesh) -> dict[str, Any]:
-    """The machine and the versions of this call."""
-    packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np}
-    return {
-        "versions": {
-            "transdiff_jax": __version__,
-            **{name: package.__version__ for name, package in packages.items()},
-        },
-        "device_kind": mesh.devices.flat[0].device_kind,
-        "devices": mesh.size,
-        "processes": jax.process_count(),
-        "batch_size": config.sampling.batch_size,
-    }
-
-
 def _sample_missing(
     sampler: Sampler, weights: Weights, request: SampleRequest, samples: SampleSet, mesh: Mesh, missing: np.ndarray
 ) -> dict[str, Any]:
@@ -139,13 +124,15 @@ def _sample_missing(
         return figures
     figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
     started = time.monotonic()
-    compiled = sampler.compile(*_arguments(weights, request, mesh, 0))
+    compiled = sampler.compile(*sampler_arguments(weights, request, mesh, 0))
     figures["compile_seconds"] = time.monotonic() - started
     started = reported = time.monotonic()
     done = 0
     with ImageWriter(samples.folder, PROGRESS) as writer:
         firsts = [first for first in range(0, len(missing), size) if missing[first : first + size].any()]
-        for first, made in _dispatched(firsts, lambda first: compiled(*_arguments(weights, request, mesh, first))):
+        for first, made in dispatched(
+            firsts, lambda first: compiled(*sampler_arguments(weights, request, mesh, first))
+        ):
             writer.write(_files(made, first, samples, missing))
             done += int(missing[first : first + size].sum())
             if time.monotonic() - reported > LOG_SECONDS:
@@ -173,7 +160,7 @@ def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -
     return report
 
 
-def _arguments(weights: Weights, request: SampleRequest, mesh: Mesh, first: int) -> tuple:
+def sampler_arguments(weights: Weights, request: SampleRequest, mesh: Mesh, first: int) -> tuple:
     """What the sampler takes for the batch that begins at a sample; a last batch is filled up with its last sample."""
     count = len(request.labels)
     indices = np.minimum(np.arange(first, first + weights.config.sampling.batch_size, dtype=np.int32), count - 1)
@@ -185,7 +172,7 @@ def _arguments(weights: Weights, request: SampleRequest, mesh: Mesh, first: int)
     return weights.params, batch["labels"], seed, batch["indices"]
 
 
-def _dispatched(firsts: list[int], run: Callable[[int], Samples]) -> Iterator[tuple[int, Samples]]:
+def dispatched(firsts: list[int], run: Callable[[int], Samples]) -> Iterator[tuple[int, Samples]]:
     """Batches in order, each when the next is dispatched already: while one is written the device has work."""
     waiting: collections.deque[tuple[int, Samples]] = collections.deque()
     for first in firsts:

@@ -147,8 +147,8 @@ class SampleSet:
             for first in range(0, self._count, SHARD_SIZE)
         ]
         others = []
-        for name in sorted(self._digests, key=lambda name: (_sample_of(name), name)):
-            index = _sample_of(name)
+        for name in sorted(self._digests, key=lambda name: (sample_of(name), name)):
+            index = sample_of(name)
             lines = shards[int(index) // SHARD_SIZE]["lines"] if index < self._count else others
             lines.append(format_sum(self._digests[name], name))
         texts = ["".join(shard.pop("lines")).encode() for shard in shards]
@@ -218,7 +218,7 @@ class SampleSet:
             self._digests[NPZ] = sha256(temporary)
 
 
-def _sample_of(name: str) -> float:
+def sample_of(name: str) -> float:
     """The sample that a file belongs to, or infinity."""
     match = re.fullmatch(rf"{IMAGES}/(\d+)\.png|{REFERENCES}/(\d+)_\d+\.png", name)
     return int(match[1] or match[2]) if match else math.inf

@@ -32,8 +32,31 @@ def test_numbers_out_of_range(capsys, flag):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--compare_train"], ["--what=data", "--flops_only"], ["--what=data", "--compare_naive"]]
+    "flags",
+    [
+        ["--compare_train"],
+        ["--image_size=32"],
+        ["--what=data", "--flops_only"],
+        ["--what=data", "--compare_naive"],
+        ["--what=data", "--image_size=32"],
+        ["--what=evaluate", "--compare_train"],
+        ["--what=evaluate", f"--config={CONFIG}"],
+    ],
 )
 def test_flags_of_another_measurement(capsys, flags):
-    with pytest.raises(UserError, match=rf"{flags[-1]} does not go with --what="):
+    with pytest.raises(UserError, match=rf"{flags[-1].partition('=')[0]} does not go with --what="):
         run(capsys, "--noflops_only", "--nocompare_train", "--nocompare_naive", *flags)
+
+
+def test_evaluate_needs_no_configuration(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "benchmark_evaluate", lambda mesh, **settings: settings)
+    benchmark.FLAGS.unparse_flags()
+    for name in [*benchmark.FLAGS]:
+        benchmark.FLAGS[name].unparse()
+    benchmark.FLAGS(["benchmark", "--what=evaluate", "--image_size=32", "--batch_size=8"])
+    benchmark.main()
+    assert json.loads(capsys.readouterr().out) == {"image_size": 32, "batch_size": 8, "repetitions": 3}
+    benchmark.FLAGS["what"].value = "sample"
+    benchmark.FLAGS["image_size"].unparse()
+    with pytest.raises(UserError, match="--what=sample needs --config=FILE"):
+        benchmark.main()

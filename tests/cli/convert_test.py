@@ -5,6 +5,7 @@ import pytest
 from absl.testing import flagsaver
 
 from transdiff_jax.cli import convert
+from transdiff_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
 
@@ -30,3 +31,13 @@ def test_there_and_back_lists_every_tensor(tmp_path, capsys, flag):
     run(f"--checkpoint={tmp_path / 'run'}", "--kind=transdiff", f"--out={tmp_path / 'back.pth'}", flag)
     after = torch.load(tmp_path / "back.pth", weights_only=False)["model"]
     np.testing.assert_array_equal(after["z_proj.weight"], before["z_proj.weight"])
+
+
+def test_inception_has_no_way_back(tmp_path):
+    with pytest.raises(UserError, match="--to-torch has no --kind=inception"):
+        run(f"--checkpoint={tmp_path}", "--kind=inception", f"--out={tmp_path / 'a.pth'}", "--to-torch")
+
+
+def test_inception_is_looked_for_in_a_published_file(tmp_path):
+    with pytest.raises(UserError, match=r"one_step_256_a\.pth: 472 tensor\(s\) missing"):
+        run(f"--checkpoint={CHECKPOINT}", "--kind=inception", f"--out={tmp_path / 'out'}")

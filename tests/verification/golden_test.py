@@ -38,6 +38,11 @@ def test_rule_ranges(name, shape, low, high):
     assert high - 0.02 * (high - low) < weights.max() < high
 
 
+def test_a_tensor_without_axes_is_an_array():
+    assert isinstance(rule_weight("logvar", (), 1), np.ndarray)
+    assert rule_weight("logvar", (), 1).shape == ()
+
+
 def test_weights_differ_by_name_and_seed():
     assert not np.array_equal(rule_weight("a.bias", (9,), 1), rule_weight("b.bias", (9,), 1))
     assert not np.array_equal(rule_weight("a.bias", (9,), 1), rule_weight("a.bias", (9,), 2))

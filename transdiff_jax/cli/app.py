@@ -78,7 +78,8 @@ def fail(message: str) -> NoReturn:
 def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
     flags.FLAGS(argv[:1])  # Grain's worker processes ask for absl's global flags to be parsed
     if {"--help", "-h"} & set(argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__}\n{flag_values.main_module_help()}")
+        modules = [module for module in flag_values.flags_by_module_dict() if module != "absl.flags"]
+        print("\n\n".join([sys.modules["__main__"].__doc__, *map(flag_values.module_help, modules)]))
         sys.exit(0)
     try:
         rest = flag_values(argv)

@@ -2,6 +2,7 @@
 
 python -m transdiff_jax.cli.convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
 python -m transdiff_jax.cli.convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
+python -m transdiff_jax.cli.convert --checkpoint=weights-inception-2015-12-05-6726825d.pth --kind=inception --out=DIR
 python -m transdiff_jax.cli.convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
 
 Lists every tensor of the reference with its place in ours, or the reason why it has none.
@@ -14,10 +15,11 @@ from absl import flags, logging
 from transdiff_jax.cli import app
 from transdiff_jax.convert import conversion
 from transdiff_jax.convert.table import describe
+from transdiff_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "File to convert; with --to-torch, the folder.", flag_values=FLAGS)
-KIND = flags.DEFINE_enum("kind", None, ["transdiff", "kl16"], "Which network it is of.", flag_values=FLAGS)
+KIND = flags.DEFINE_enum("kind", None, ["transdiff", "kl16", "inception"], "Which network it is of.", flag_values=FLAGS)
 OUT = flags.DEFINE_string(
     "out", None, "New folder; with --to-torch, the .pth file (or a folder for it).", flag_values=FLAGS
 )
@@ -35,7 +37,11 @@ flags.mark_flags_as_required(["checkpoint", "kind", "out"], FLAGS)
 def main() -> None:
     """Converts in the direction that the flags say."""
     source, out = Path(CHECKPOINT.value), Path(OUT.value)
-    if KIND.value == "kl16":
+    if KIND.value == "inception":
+        if TO_TORCH.value:
+            raise UserError("--to-torch has no --kind=inception: its weights are nobody's to change; keep the file")
+        table = conversion.import_inception(source, out)
+    elif KIND.value == "kl16":
         table = (conversion.export_kl16 if TO_TORCH.value else conversion.import_kl16)(source, out)
     elif TO_TORCH.value:
         table = conversion.export_transdiff(source, out)

@@ -17,6 +17,7 @@ import ml_collections
 from transdiff_jax.config.schema import (
     Config,
     DataConfig,
+    EvalConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
@@ -31,6 +32,7 @@ from transdiff_jax.errors import UserError
 __all__ = [
     "Config",
     "DataConfig",
+    "EvalConfig",
     "LossConfig",
     "MeshConfig",
     "ModelConfig",

@@ -155,6 +155,17 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Scores during training: of samples of the first average, with the run's sampling settings and seed."""
+
+    every: int = 0  # steps between scores; 0: none
+    num_samples: int = 10_000  # balanced over the classes
+    reference: str = ""  # statistics or images, as cli.evaluate --reference takes them
+    inception: str = ""  # folder made by cli.convert --kind=inception
+    protocol: Literal["transdiff", "adm"] = "transdiff"
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Sizes of the device mesh's axes; -1 (once) takes the devices that remain."""
 
@@ -175,6 +186,7 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from transdiff_jax.config.schema import (
     TFDS_PREFIX,
     Config,
     DataConfig,
+    EvalConfig,
     ModelConfig,
 )
 from transdiff_jax.errors import UserError
@@ -22,6 +23,7 @@ def validate(config: Config) -> None:
     _check_latents(config)
     _check_training(config)
     _check_sampling(config)
+    _check_eval(config.eval)
 
 
 _AT_LEAST = {
@@ -31,6 +33,7 @@ _AT_LEAST = {
         "data.workers",
         "train.sample_every",
         "train.keep_every",
+        "eval.every",
         "loss.diversity_weight",
         "optimizer.weight_decay",
         "sampling.drift_scale",
@@ -49,6 +52,7 @@ _AT_LEAST = {
         ),
         *(f"train.{name}" for name in ("batch_size", "accumulation", "steps", "max_nonfinite_steps", "log_every")),
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
+        "eval.num_samples",
     ),
 }
 _FRACTIONS = (  # in [0, 1)
@@ -215,3 +219,11 @@ def _check_sampling(config: Config) -> None:
         f"config.sampling.guidance_interval={interval} must be two times, 0 <= low <= high <= 1",
     )
     _require(0 <= sampling.fuse_fraction <= 1, f"config.sampling.fuse_fraction={sampling.fuse_fraction} must be 0 to 1")
+
+
+def _check_eval(scores: EvalConfig) -> None:
+    for name in ("reference", "inception"):
+        _require(
+            not scores.every or bool(getattr(scores, name)),
+            f"config.eval.every={scores.every} needs config.eval.{name}; name it, or set config.eval.every=0",
+        )

@@ -17,11 +17,13 @@ from transdiff_jax import sharding
 from transdiff_jax.checkpoint import FOLDER, CheckpointStore, load_weights
 from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
 from transdiff_jax.config.validation import KL16_FACTOR, validate
-from transdiff_jax.convert import kl16, transdiff
+from transdiff_jax.convert import inception, kl16, transdiff
 from transdiff_jax.convert.pth import Checkpoint, read_checkpoint, write_checkpoint
 from transdiff_jax.convert.table import NameTable, Tensors, check_reference, from_reference, to_reference
 from transdiff_jax.data import imagenet
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.inception_weights import DIGEST_PREFIX, InceptionWeights, save_inception
+from transdiff_jax.manifest import sha256
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
 from transdiff_jax.run_record import NO_DATA, RunRecord
@@ -137,6 +139,28 @@ def export_kl16(folder: Path, out: Path) -> NameTable:
     unused = _load_unused(folder, _MODEL)
     table = kl16.name_table(tokenizer.config, {name: tensor.shape for name, tensor in unused.items()})
     write_checkpoint(_release_path(out), to_reference(table, tokenizer.params, unused, str(folder)), None, {})
+    return table
+
+
+def import_inception(path: Path, out: Path) -> NameTable:
+    """A published Inception file -> a folder for the evaluation; arguments and errors as `import_transdiff`.
+
+    Scores are comparable only if everybody's weights are the same: the folder notes the file's SHA-256, and a digest
+    that is not the published one is told, though not refused (saving a file anew changes its digest and no weight).
+    """
+    checkpoint = read_checkpoint(path)
+    digest = sha256(path)
+    if not digest.startswith(DIGEST_PREFIX):
+        logging.warning(
+            "%s has SHA-256 %s, and that of the published files starts with %s: scores are comparable only if the "
+            "weights are the same",
+            path,
+            digest,
+            DIGEST_PREFIX,
+        )
+    table = inception.name_table(checkpoint.model.shapes())
+    params = _to_jax(from_reference(table, checkpoint.model, str(path)))
+    save_inception(out, InceptionWeights(params, path.name, digest))
     return table
 
 

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +78,32 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def _load(path: Path) -> Any:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """A dictionary of tensors or NumPy arrays, float64; nothing in it is run.
+
+    Args:
+        path: a file of `torch.save`.
+
+    Raises:
+        UserError: PyTorch is missing, or the file is absent, damaged, or holds anything else.
+    """
+    # How NumPy arrays are pickled: plain bytes, and these names. NumPy 2 moved the first one.
+    rebuild = np.empty(0).__reduce__()[0]
+    dtypes = [type(np.dtype(name)) for name in ("float32", "float64")]
+    names = [(rebuild, f"{module}.multiarray._reconstruct") for module in ("numpy.core", "numpy._core")]
+    content = _load(path, [*names, np.ndarray, np.dtype, *dtypes])
+    if not isinstance(content, Mapping) or not all(isinstance(v, np.ndarray | torch.Tensor) for v in content.values()):
+        raise UserError(f"{path} does not hold a dictionary of arrays")
+    return {str(name): torch.as_tensor(value).detach().double().numpy() for name, value in content.items()}
+
+
+def _load(path: Path, allowed: Sequence[Any] = (argparse.Namespace,)) -> Any:
     _require_torch(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     zipped = _check_archive(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: {_refusal(str(error))}") from None

@@ -8,7 +8,8 @@ from sklearn.svm import SVC
 
 from transdiff_jax.config import DataConfig
 from transdiff_jax.data.sources import open_source
-from transdiff_jax.evaluation.metrics import fit_gaussian, frechet_distance
+from transdiff_jax.evaluation.metrics import frechet_distance
+from transdiff_jax.evaluation.statistics import fit_gaussian
 
 FEATURE_WIDTH = 32
 FEATURE_SPACE = f"hidden layer ({FEATURE_WIDTH} ReLU units) of an MLP trained on the real training digits"
@@ -34,7 +35,7 @@ class DigitsJudge:
         self._classifier = SVC(C=10.0, gamma="scale").fit(pixels, train_labels)
         self._network = MLPClassifier(hidden_layer_sizes=(FEATURE_WIDTH,), max_iter=1000, random_state=0)
         self._network.fit(pixels, train_labels)
-        self._held_out = fit_gaussian(self._features(test_images))
+        self._held_out = fit_gaussian(self._features(test_images), "held-out digits")
         self.classifier_accuracy = float(self._classifier.score(_flatten(test_images), test_labels))
         self.frechet_floor = self._floor(np.concatenate([train_images, test_images]))
 
@@ -46,7 +47,7 @@ class DigitsJudge:
         """The distance between two random halves of the real images: what no generator can be expected to beat."""
         order = np.random.default_rng(0).permutation(len(images))
         first, second = np.array_split(self._features(images[order]), 2)
-        return frechet_distance(fit_gaussian(first), fit_gaussian(second))
+        return frechet_distance(fit_gaussian(first, "one half of the digits"), fit_gaussian(second, "the other half"))
 
     def class_agreement(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Share of images uint8 [n, height, width, channels] that the classifier takes for their label."""
@@ -54,4 +55,4 @@ class DigitsJudge:
 
     def frechet(self, images: np.ndarray) -> float:
         """Fréchet distance of the images' features to those of the held-out real digits."""
-        return frechet_distance(fit_gaussian(self._features(images)), self._held_out)
+        return frechet_distance(fit_gaussian(self._features(images), "generated digits"), self._held_out)

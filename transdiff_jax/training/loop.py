@@ -31,6 +31,7 @@ from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer, periodic_actions
+from transdiff_jax.training.scores import TrainingScores
 from transdiff_jax.training.state import TrainState, abstract_state, create_state, init_sharded_params
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
 from transdiff_jax.training.stop import StopRequest
@@ -65,7 +66,7 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
     c = config.train
     name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
     sharding.check_batch(c.batch_size // c.accumulation, mesh, name)
-    if c.sample_every:
+    if c.sample_every or config.eval.every:
         sharding.check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
 
 
@@ -130,6 +131,7 @@ class _Run:
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
         self.sampler: Sampler | None = None
+        self.scores: TrainingScores | None = None
 
     def train(self, state: TrainState) -> None:
         first, last = int(state.step), self.config.train.steps
@@ -138,6 +140,7 @@ class _Run:
             return
         logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        self.scores = TrainingScores(self.config, self.mesh) if self.config.eval.every else None
         train_step = make_train_step(self.config, self.mesh)
         progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
         try:
@@ -170,6 +173,8 @@ class _Run:
             self._log_samples(step, state)
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
+        if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
+            self.writer.write_scalars(step, self.scores(step, state.ema[0], lambda: bool(self.stop.signal_name)))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

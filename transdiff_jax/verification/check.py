@@ -14,6 +14,8 @@ MANY_PASSES = 1e-4
 ONE_TENSOR = 1e-3
 # Of norms: the reference adds up a tensor's squares in float32, which is off by 1e-4 for a few million of them.
 NORM = 1e-3
+# Of scores, which are computed in float64 from the same features.
+SCORE = 1e-6
 
 
 class Check(NamedTuple):

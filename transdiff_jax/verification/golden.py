@@ -1,14 +1,14 @@
 """Golden files: tensors that the reference computed from weights that follow from their names.
 
 Weights are not stored. Each follows from its reference name and the file's seed, so that a file of any size stays
-small and anybody can make the same weights: `rule_weight` is the whole rule.
+small and anybody can make the same weights: `rule_weight` is the whole rule (Inception has another, in inception.py).
 """
 
 import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,18 @@ import numpy as np
 from transdiff_jax.errors import UserError
 
 Shape = tuple[int, ...]
+Rule = Callable[[str, Shape, int], np.ndarray]  # name, shape and seed -> float32 of that shape
+
+
+def rule_uniform(name: str, shape: Shape, seed: int) -> np.ndarray:
+    """What every rule begins with: multiples of 1/1024 in [-1, 1), float64 of the tensor's shape."""
+    words = np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw(math.prod(shape))
+    return (((words >> np.uint64(53)).astype(np.int64) - 1024) / 1024).reshape(shape)
+
+
+def matrix_scale(shape: Shape, gain: float) -> float:
+    """The power of two next to sqrt(gain / fan_in) of a matrix [out, in] or a convolution [out, in, height, width]."""
+    return 2.0 ** round(math.log2(math.sqrt(gain / math.prod(shape[1:]))))
 
 
 def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
@@ -25,15 +37,14 @@ def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
     A matrix (or convolution) is uniform with about the variance 1/fan_in, a norm's scale lies around 1, and
     everything else is uniform in [-1/4, 1/4).
     """
-    words = np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw(math.prod(shape))
-    uniform = ((words >> np.uint64(53)).astype(np.int64) - 1024) / 1024
+    uniform = rule_uniform(name, shape, seed)
     if name.split(".")[-1] != "weight" or (len(shape) >= 2 and "class_emb" in name):
         values = uniform / 4
     elif len(shape) >= 2:
-        values = uniform * 2.0 ** round(math.log2(math.sqrt(3 / math.prod(shape[1:]))))
+        values = uniform * matrix_scale(shape, 3)
     else:
         values = 1 + uniform / 8
-    return values.astype(np.float32).reshape(shape)
+    return np.asarray(values, np.float32)  # of no axes too, where arithmetic leaves a scalar
 
 
 class GoldenFile:
@@ -86,19 +97,23 @@ class GoldenFile:
         """Shapes of the reference's tensors."""
         return {name: tuple(shape) for name, shape in self._weights["params"].items()}
 
-    def weights(self) -> "RuleWeights":
+    def names(self) -> list[str]:
+        """All arrays."""
+        return [name for name in self._arrays.files if name not in ("config", "torch_params")]
+
+    def weights(self, rule: Rule = rule_weight) -> "RuleWeights":
         """The reference's tensors."""
-        return RuleWeights(self.weight_shapes(), self._weights["seed"])
+        return RuleWeights(self.weight_shapes(), self._weights["seed"], rule)
 
 
 class RuleWeights(Mapping[str, np.ndarray]):
     """Tensors made when asked for: those of a full-size model need not be in memory at once."""
 
-    def __init__(self, shapes: Mapping[str, Shape], seed: int) -> None:
-        self._shapes, self._seed = shapes, seed
+    def __init__(self, shapes: Mapping[str, Shape], seed: int, rule: Rule = rule_weight) -> None:
+        self._shapes, self._seed, self._rule = shapes, seed, rule
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return rule_weight(name, self._shapes[name], self._seed)
+        return self._rule(name, self._shapes[name], self._seed)
 
     def __iter__(self):  # noqa: ANN204
         return iter(self._shapes)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.verification import inception
 from transdiff_jax.verification.check import Check
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.kl16 import check_autoencoder, make_tokenizer
@@ -34,10 +35,15 @@ def _check_kl16(file: GoldenFile) -> list[Check]:
     return check_autoencoder(file, make_tokenizer(file))
 
 
+def _check_inception(file: GoldenFile) -> list[Check]:
+    return inception.check_network(file, inception.make_params(file)) + inception.check_metrics(file)
+
+
 # A tensor that only this network has -> its checks.
 _NETWORKS: dict[str, Callable[[GoldenFile], list[Check]]] = {
     "class_emb.weight": _check_transdiff,
     "post_quant_conv.weight": _check_kl16,
+    "Mixed_7c.branch_pool.conv.weight": _check_inception,
 }
 
 

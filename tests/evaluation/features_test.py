@@ -1,0 +1,72 @@
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from transdiff_jax import sharding
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.features import FeatureExtractor
+from transdiff_jax.evaluation.inception import inception_features
+from transdiff_jax.verification.golden import GoldenFile
+from transdiff_jax.verification.inception import make_params
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 6, 5, 3)).astype(np.uint8)
+WEIGHTS = np.random.default_rng(1).normal(size=(6 * 5 * 3, 4)).astype(np.float32)
+EXPECTED = np.tanh(IMAGES.reshape(21, -1) / 255 @ WEIGHTS)
+
+
+def compute(params, images):
+    flat = images.reshape(len(images), -1) / 255.0
+    return {"a": jax.numpy.tanh(flat @ params), "b": flat.sum(axis=1, keepdims=True)}
+
+
+def extract(mesh, batch_size, pieces):
+    batches = list(FeatureExtractor(compute, WEIGHTS, mesh, batch_size)(pieces))
+    assert all(len(batch["a"]) == batch_size for batch in batches[:-1])
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in ("a", "b")}
+
+
+@pytest.mark.parametrize("batch_size", [8, 16, 24])
+@pytest.mark.parametrize("mesh", [{}, {"data": 2, "fsdp": 4}, {"tensor": 2}], ids=str)
+def test_batch_devices_and_pieces_change_nothing(batch_size, mesh):
+    mesh = sharding.make_mesh(MeshConfig(**mesh))
+    for cuts in ([], [1, 1, 9, 20], range(1, 21)):
+        found = extract(mesh, batch_size, np.split(IMAGES, cuts))
+        np.testing.assert_allclose(found["a"], EXPECTED, rtol=1e-5, atol=1e-6)
+        assert found["b"].shape == (21, 1)
+
+
+def test_one_device_takes_any_batch_size():
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    np.testing.assert_allclose(extract(mesh, 5, [IMAGES])["a"], EXPECTED, rtol=1e-5, atol=1e-6)
+
+
+def test_no_images_no_features():
+    mesh = sharding.make_mesh(MeshConfig())
+    assert list(FeatureExtractor(compute, WEIGHTS, mesh, 8)([])) == []
+    assert list(FeatureExtractor(compute, WEIGHTS, mesh, 8)([IMAGES[:0]])) == []
+
+
+def test_a_batch_that_does_not_split():
+    with pytest.raises(UserError, match="--inception_batch_size=12 must be divisible by 8"):
+        FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 12)
+
+
+def test_inception_on_eight_devices_is_inception_on_one():
+    params = make_params(GoldenFile(Path(__file__).parents[1] / "golden" / "inception_a.npz"))
+    names = ("2048", "spatial")
+    found = []
+    for devices, batch_size in ((1, 3), (8, 8)):
+        mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+        extractor = FeatureExtractor(partial(inception_features, names=names), params, mesh, batch_size)
+        batches = list(extractor([IMAGES[:8]]))
+        found.append({name: np.concatenate([batch[name] for batch in batches]) for name in names})
+    for name in names:
+        one, eight = (features[name] for features in found)
+        assert one.shape == eight.shape == (8, one.shape[1])
+        assert np.linalg.norm(one - eight) <= 1e-5 * np.linalg.norm(one)
+    # Images differ in their features much more than devices do.
+    assert np.linalg.norm(found[0]["2048"][0] - found[0]["2048"][1]) > 1e-2 * np.linalg.norm(found[0]["2048"][0])

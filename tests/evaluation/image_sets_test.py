@@ -1,0 +1,145 @@
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import tiny_config
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation import image_sets
+from transdiff_jax.evaluation.image_sets import open_images, sampler_settings
+from transdiff_jax.finished_set import read_finished
+from transdiff_jax.images import encode_png, save_png
+from transdiff_jax.sample_set import SHARD_SIZE, SampleSet
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3)).astype(np.uint8)
+SETTINGS = {"labels": [0, 0, 1, 1, 2, 2, 3], "seed": 4}
+DETAILS = {"config": tiny_config().to_dict()}
+
+
+def read(path):
+    return np.concatenate(list(open_images(path, "--samples").read()))
+
+
+def write_samples(folder, images=IMAGES, settings=SETTINGS):
+    """A sample set as cli.sample leaves it."""
+    samples = SampleSet(folder, len(images), 2)
+    samples.open(settings, DETAILS, {})
+    lines = []
+    for index, image in enumerate(images):
+        for name in samples.names(index):
+            save_png(folder / name, image if name.startswith("images") else 255 - image)
+            lines.append(f"{image_sets.hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n")
+    (folder / "progress" / "0").write_text("".join(lines))
+    samples.open(settings, DETAILS, {})
+    samples.finish({}, npz=True, channels=3, draw=lambda: save_png(folder / "grid.png", images[0]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_a_sample_set_is_its_results_alone_in_order(finished, monkeypatch):
+    monkeypatch.setattr(image_sets, "PIECE", 3)
+    images = open_images(finished, "--samples")
+    assert (images.kind, images.labels, images.num_classes) == ("sample set", SETTINGS["labels"], 10)
+    pieces = list(images.read())
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(pieces), IMAGES)
+    np.testing.assert_array_equal(read(finished / "samples.npz"), IMAGES)
+    assert sampler_settings(images.record) == {"seed": 4, "num_labels": 7}
+
+
+def test_a_set_of_more_than_a_shard(tmp_path):
+    many = np.zeros((SHARD_SIZE + 2, 1, 1, 3), np.uint8)
+    many[:, 0, 0, :2] = np.stack(np.divmod(np.arange(len(many)), 256), axis=-1)
+    folder = write_samples(tmp_path / "many", many, {"labels": [0] * len(many), "seed": 0})
+    np.testing.assert_array_equal(read(folder), many)
+
+
+def test_a_folder_in_the_order_of_paths(tmp_path):
+    for index, name in enumerate(["b/1.png", "a.png", "b/0.PNG", ".hidden/a.png", ".b.png", "notes.txt"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode_png(IMAGES[index]))
+    images = open_images(tmp_path, "--samples")
+    assert (images.kind, images.labels, images.num_classes) == ("folder", None, None)
+    np.testing.assert_array_equal(read(tmp_path), IMAGES[[1, 2, 0]])
+
+
+def test_jpeg_and_grey_files_are_rgb(tmp_path):
+    save_png(tmp_path / "b.png", IMAGES[0][..., :1])
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGES[1]).save(buffer, format="JPEG", quality=100, subsampling=0)
+    (tmp_path / "a.jpeg").write_bytes(buffer.getvalue())
+    found = read(tmp_path)
+    np.testing.assert_array_equal(found[1], IMAGES[0][..., :1].repeat(3, axis=-1))
+    assert np.abs(found[0].astype(int) - IMAGES[1]).mean() < 10
+
+
+def test_what_no_set_is(tmp_path):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"--samples=.* holds no images \(\.png, \.jpg, \.jpeg\), and no samples\.json"):
+        open_images(tmp_path, "--samples")
+    with pytest.raises(UserError, match=r"neither a folder of images nor a \.npz file"):
+        open_images(tmp_path / "a.txt", "--samples")
+    with pytest.raises(UserError, match=r"--reference=.*absent: no such folder or file"):
+        open_images(tmp_path / "absent", "--reference")
+
+
+def test_images_that_end_too_early_or_differ_in_size(tmp_path):
+    save_png(tmp_path / "a.png", IMAGES[0])
+    (tmp_path / "b.png").write_bytes(encode_png(IMAGES[1])[:-30])
+    with pytest.raises(UserError, match=r"b\.png holds no image that can be read \(.*\); replace it, or take it out"):
+        read(tmp_path)
+    save_png(tmp_path / "b.png", IMAGES[1][:, :3])
+    with pytest.raises(UserError, match=r"b\.png has 3x5 pixels, and .*a\.png 4x5: scores are of images of one size"):
+        read(tmp_path)
+
+
+def test_a_changed_image_is_found_by_its_digest(copy):
+    save_png(copy / "images" / "000002.png", IMAGES[0])
+    with pytest.raises(UserError, match=r"000002\.png is not as cli\.sample wrote it"):
+        read(copy)
+
+
+def test_sets_that_are_not_complete(copy):
+    (copy / "images" / "000002.png").unlink()
+    with pytest.raises(UserError, match=r"000002\.png is missing; run the same cli\.sample command again"):
+        read_finished(copy)
+    sums = (copy / "SHA256SUMS").read_text()
+    for changed in (sums.replace(sums[:5], "00000", 1), sums[sums.index("\n") + 1 :], ""):
+        (copy / "SHA256SUMS").write_text(changed)
+        with pytest.raises(UserError, match=r"SHA256SUMS has changed since cli\.sample wrote it"):
+            read_finished(copy)
+    (copy / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="SHA256SUMS cannot be read: No such file"):
+        read_finished(copy)
+    (copy / "SHA256SUMS").write_text(sums)
+    record = json.loads((copy / "samples.json").read_text())
+    del record["shards"]
+    (copy / "samples.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"is not finished; run the same cli\.sample command again"):
+        read_finished(copy)
+    for text in ("{", "[]", '{"shards": 3}', '{"shards": [{}]}'):
+        (copy / "samples.json").write_text(text)
+        with pytest.raises(UserError, match=r"is not a record of cli\.sample|is not finished"):
+            read_finished(copy)
+
+
+def test_a_record_without_what_scores_need(copy):
+    record = json.loads((copy / "samples.json").read_text())
+    (copy / "samples.json").write_text(json.dumps(record | {"settings": {}}))
+    with pytest.raises(UserError, match=r"is not a record of cli\.sample \(KeyError\('labels'\) in it\)"):
+        open_images(copy, "--samples")
+    (copy / "samples.json").write_text(json.dumps(record | {"settings": {"labels": [1]}}))
+    with pytest.raises(UserError, match="has 7 images for 1 labels"):
+        open_images(copy, "--samples")

@@ -1,0 +1,78 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_config
+from tests.evaluation.networks import installed, projection
+from transdiff_jax import sharding
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+from transdiff_jax.sampling import Samples
+from transdiff_jax.training import scores
+from transdiff_jax.training.loop import train
+
+# That training's scores are those of cli.evaluate, and change no training, is in cli/evaluate_test.py.
+
+
+def test_missing_files_stop_a_run_before_it_trains(tmp_path):
+    scores = {"every": 2, "reference": str(tmp_path / "a.npz"), "inception": str(tmp_path / "absent")}
+    config = tiny_config(data={"directory": str(tmp_path / "data")}, eval=scores)
+    with pytest.raises(UserError, match="absent: no such folder with the Inception weights"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"every": -1}, "config.eval.every=-1 must be at least 0"),
+        ({"num_samples": 0}, "config.eval.num_samples=0 must be at least 1"),
+        ({"every": 2, "inception": "a"}, "config.eval.every=2 needs config.eval.reference"),
+        ({"every": 2, "reference": "a"}, "config.eval.every=2 needs config.eval.inception"),
+        ({"protocol": "other"}, "config.eval.protocol='other' is not one of 'transdiff', 'adm'"),
+    ],
+)
+def test_settings_that_cannot_work(fields, line):
+    with pytest.raises(UserError) as error:
+        tiny_config(eval=fields)
+    assert line in str(error.value)
+
+
+def test_the_sampling_batch_must_split(tmp_path):
+    scores = {"every": 2, "reference": "a", "inception": "b"}
+    with pytest.raises(UserError, match=r"config\.sampling\.batch_size=4 must be divisible by 8"):
+        train(tiny_config(eval=scores, sampling={"batch_size": 4}), tmp_path)
+
+
+def made_scores(tmp_path, finite=True, stopped=lambda: False):
+    """Scores of a sampler that makes noise; of an eighth of the samples it is not finite, if asked for."""
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "real.npz", arr_0=draw.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8))
+    settings = {"every": 2, "num_samples": 20, "reference": str(tmp_path / "real.npz"), "inception": "small"}
+
+    def sample(params, labels, seed, indices):
+        images = draw.integers(0, 256, (8, 1, 8, 8, 1)).astype(np.uint8)
+        return Samples(images, np.arange(8) != (8 if finite else 3))
+
+    with pytest.MonkeyPatch.context() as patch, installed(patch, projection(8)):
+        patch.setattr(scores, "make_sampler", lambda config, mesh: sample)
+        made = scores.TrainingScores(tiny_config(eval=settings), sharding.make_mesh(MeshConfig()))
+        return made(2, {}, stopped)
+
+
+def test_names(tmp_path):
+    names = {"fid", "sfid", "inception_score", "inception_score_std", "precision", "recall"}
+    assert made_scores(tmp_path).keys() == {f"eval/transdiff/{name}" for name in names}
+
+
+def test_a_model_that_cannot_be_scored_goes_on(tmp_path, caplog):
+    assert made_scores(tmp_path, finite=False) == {}
+    assert "step 2 has no scores: sample 3 holds values that are not finite" in caplog.text
+
+
+def test_a_job_that_is_asked_to_end_does_not_wait_for_scores(tmp_path, caplog):
+    calls = itertools.count()
+    assert made_scores(tmp_path, stopped=lambda: next(calls) >= 1) == {}
+    assert next(calls) == 3, "one batch, none after it, and no scores of what there is"
+    assert "step 2 has no scores: the job is asked to end" in caplog.text

@@ -1,0 +1,159 @@
+"""Scores images: FID, sFID, Inception Score, precision and recall, KID; prints a table and writes a JSON certificate.
+
+python -m transdiff_jax.cli.evaluate --samples=DIR|FILE.npz --reference=STATS.npz|DIR|FILE.npz --inception=DIR
+python -m transdiff_jax.cli.evaluate --workdir=RUN --reference=STATS.npz --inception=DIR [sampling flags as cli.sample]
+python -m transdiff_jax.cli.evaluate --samples=DIR|FILE.npz --make-reference=STATS.npz --inception=DIR
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from absl import flags, logging
+from jax.sharding import Mesh
+
+from transdiff_jax import sharding
+from transdiff_jax.checkpoint import load_weights
+from transdiff_jax.cli import app
+from transdiff_jax.cli.sampling_flags import SamplingFlags
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.certificate import CERTIFICATE, format_table, make_certificate
+from transdiff_jax.evaluation.features import FeatureExtractor
+from transdiff_jax.evaluation.image_sets import ImageSet, open_images
+from transdiff_jax.evaluation.inception_weights import InceptionWeights, load_inception
+from transdiff_jax.evaluation.protocols import PROTOCOLS
+from transdiff_jax.evaluation.reference import write_reference
+from transdiff_jax.evaluation.reference_set import load_reference
+from transdiff_jax.evaluation.scores import make_scores
+from transdiff_jax.evaluation.set_features import collect, make_extractor
+from transdiff_jax.files import write_errors, write_json
+from transdiff_jax.generation import SampleRequest
+from transdiff_jax.sample_stream import sampled_images
+from transdiff_jax.sampling import balanced_labels
+
+FLAGS = flags.FlagValues()
+SAMPLES = flags.DEFINE_string(
+    "samples",
+    None,
+    "Images to score: a finished folder of cli.sample, a folder of PNG and JPEG files, or a .npz with arr_0.",
+    flag_values=FLAGS,
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "In place of --samples: a trained run, sampled and scored without writing.", flag_values=FLAGS
+)
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples",
+    None,
+    "With --workdir: how many, balanced over all classes; default: the protocol's.",
+    1,
+    flag_values=FLAGS,
+)
+SAMPLING = SamplingFlags(FLAGS)
+REFERENCE = flags.DEFINE_string(
+    "reference",
+    None,
+    "What to compare with: statistics (.npz of ADM, .pt of torch-fidelity), a .npz of images, or a folder of them.",
+    flag_values=FLAGS,
+)
+INCEPTION = flags.DEFINE_string(
+    "inception", None, "Folder of the Inception weights, made by cli.convert --kind=inception.", flag_values=FLAGS
+)
+PROTOCOL = flags.DEFINE_enum("protocol", "transdiff", sorted(PROTOCOLS), "How scores are made.", flag_values=FLAGS)
+INCEPTION_BATCH_SIZE = flags.DEFINE_integer(
+    "inception_batch_size", None, "Images at once through Inception, over all devices.", 1, flag_values=FLAGS
+)
+CERTIFICATE_FILE = flags.DEFINE_string(
+    "certificate",
+    None,
+    f"File for the scores; default: {CERTIFICATE} beside the images or in the run.",
+    flag_values=FLAGS,
+)
+MAKE_REFERENCE = flags.DEFINE_string(
+    "make-reference", None, "Score nothing: write the images' statistics into this .npz.", flag_values=FLAGS
+)
+flags.DEFINE_alias("make_reference", "make-reference", flag_values=FLAGS)
+flags.mark_flag_as_required("inception", FLAGS)
+
+
+def main() -> None:
+    """Scores, or writes reference statistics."""
+    _check_flags()
+    mesh = sharding.make_mesh(MeshConfig())
+    out = _out_path()
+    images = _images(mesh)
+    inception = load_inception(app.folder(INCEPTION.value))
+    extractor = make_extractor(inception.params, mesh, INCEPTION_BATCH_SIZE.value)
+    if MAKE_REFERENCE.value is not None:
+        _make_reference(images, extractor, out)
+    else:
+        _score(images, extractor, inception, mesh, out)
+
+
+def _check_flags() -> None:
+    if (SAMPLES.value is None) == (WORKDIR.value is None):
+        raise UserError("give one of --samples=DIR (or FILE.npz) and --workdir=RUN")
+    if (REFERENCE.value is None) == (MAKE_REFERENCE.value is None):
+        raise UserError("give one of --reference=STATS.npz (or DIR) and --make-reference=STATS.npz")
+    if WORKDIR.value is None:
+        _refuse((NUM_SAMPLES.name, SAMPLING.batch_size.name, *SAMPLING.names()), "goes with --workdir only")
+    if MAKE_REFERENCE.value is not None:
+        _refuse((PROTOCOL.name, CERTIFICATE_FILE.name), "does not go with --make-reference, which scores nothing")
+    if jax.process_count() > 1:
+        raise UserError("cli.evaluate runs in one process, on all devices of its machine")
+
+
+def _refuse(names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if FLAGS[name].present:
+            raise UserError(f"--{name} {reason}")
+
+
+def _out_path() -> Path:
+    """Where the result goes; its folder is looked for before hours are spent."""
+    flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
+    if flag.value is None:
+        source = app.folder(SAMPLES.value or WORKDIR.value)
+        return source.with_suffix(f".{CERTIFICATE}") if source.is_file() else source / CERTIFICATE
+    path = app.folder(flag.value)
+    suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
+    if path.suffix != suffix or path.is_dir():
+        raise UserError(f"--{flag.name}={path} must be the name of a {suffix} file")
+    if not path.parent.is_dir():
+        raise UserError(f"--{flag.name}={path}: there is no folder {path.parent}; make it")
+    return path
+
+
+def _images(mesh: Mesh) -> ImageSet:
+    if SAMPLES.value is not None:
+        return open_images(app.folder(SAMPLES.value), "--samples")
+    weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=SAMPLING.ema_rate.value)
+    weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config))
+    count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
+    request = SampleRequest(tuple(balanced_labels(count, weights.config.model)), SAMPLING.seed.value)
+    return sampled_images(weights, request, mesh, WORKDIR.value)
+
+
+def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) -> None:
+    found = collect(extractor, images.read(), images.source)
+    write_reference(
+        out, found.pooled_statistics.gaussian(images.source), found.spatial_statistics.gaussian(images.source)
+    )
+    logging.info("statistics of %d images are in %s", found.count, out)
+
+
+def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWeights, mesh: Mesh, out: Path) -> None:
+    protocol = PROTOCOLS[PROTOCOL.value]
+    reference = load_reference(app.folder(REFERENCE.value), extractor)
+    logging.info("features of %s", images.source)
+    features = collect(extractor, images.read(), images.source)
+    scores = make_scores(features, reference, protocol)
+    certificate = make_certificate(scores, protocol, images, features, reference, inception, mesh)
+    print("\n".join(format_table(certificate)), flush=True)  # first: a full disk must not take the scores with it
+    with write_errors(out):
+        write_json(out, certificate)
+    logging.info("the certificate is %s", out)
+
+
+if __name__ == "__main__":
+    app.run(main, FLAGS)

@@ -1,0 +1,138 @@
+"""Reference statistics and images: files of ADM, of torch-fidelity and of ours.
+
+`.npz` with `mu`, `sigma` (of features "2048"), perhaps `mu_s`, `sigma_s` (of "spatial") and perhaps `arr_0` (uint8
+images [n, height, width, 3]): ADM's format, and what is written here. `.pt` with `mu`, `sigma`: torch-fidelity's cache.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from transdiff_jax.convert.pth import read_arrays
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.inception import WIDTHS
+from transdiff_jax.evaluation.statistics import Gaussian
+from transdiff_jax.files import atomic_path, write_errors
+
+_IMAGES = "arr_0"
+_POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
+# What NumPy and zipfile raise of a damaged file, whatever its bytes lead them into.
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_ASYMMETRY = 1e-6  # of a covariance, relative to its largest entry; float32 files have some
+
+
+class Reference(NamedTuple):
+    """What a file of reference statistics holds."""
+
+    pooled: Gaussian | None  # of the features "2048", for FID
+    spatial: Gaussian | None  # of the features "spatial", for sFID
+    num_images: int  # 0: none. `read_images` reads them
+
+
+def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: int = WIDTHS["spatial"]) -> Reference:
+    """Statistics of a file, checked; its images are left where they are.
+
+    Args:
+        path: `.npz` or `.pt`, as the module says.
+        width: of the features that `mu` and `sigma` must be of.
+        spatial_width: the same of `mu_s` and `sigma_s`.
+
+    Raises:
+        UserError: no such file, not such a file, or statistics of other features or with impossible values.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.suffix in (".pt", ".pth"):
+        arrays, num_images = read_arrays(path), 0
+    else:
+        arrays, num_images = _read_npz(path)
+    reference = Reference(
+        _gaussian(arrays, _POOLED, width, path), _gaussian(arrays, _SPATIAL, spatial_width, path), num_images
+    )
+    if not any(reference):
+        raise UserError(f"{path} holds no reference: neither mu and sigma nor images {_IMAGES}")
+    return reference
+
+
+def write_reference(path: Path, pooled: Gaussian, spatial: Gaussian | None = None) -> None:
+    """Writes statistics in ADM's format, atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    arrays = dict(zip(_POOLED, pooled, strict=True))
+    if spatial is not None:
+        arrays |= zip(_SPATIAL, spatial, strict=True)
+    with write_errors(path), atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_images(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """The images `arr_0` of a `.npz` file, a few at a time: a published set does not fit into memory.
+
+    Args:
+        path: the file.
+        batch_size: images at once.
+
+    Yields:
+        uint8 [n, height, width, channels], n = batch_size but for the last.
+
+    Raises:
+        UserError: the file holds no such images, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
+            shape = _image_shape(file, path)
+            image_bytes = int(np.prod(shape[1:]))
+            for start in range(0, shape[0], batch_size):
+                count = min(batch_size, shape[0] - start)
+                content = file.read(count * image_bytes)
+                yield np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: its images {_IMAGES} cannot be read ({error})") from None
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """Arrays of statistics, and the number of images."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in (*_POOLED, *_SPATIAL) if name in arrays}
+            has_images = _IMAGES in arrays
+        num_images = 0
+        if has_images:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
+                num_images = _image_shape(file, path)[0]
+    except (*_UNREADABLE, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as .npz ({error}); copy or download it again") from None
+    return found, num_images
+
+
+def _image_shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
+    """The shape that the head of a .npy file states, after which the pixels follow."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, column_major, dtype = read[np.lib.format.read_magic(file)](file)
+    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or column_major or not shape[0]:
+        raise UserError(f"{path}: its {_IMAGES} must be uint8 [n, height, width, 1 or 3], it is {dtype} {list(shape)}")
+    return shape
+
+
+def _gaussian(arrays: Mapping[str, np.ndarray], names: tuple[str, str], width: int, path: Path) -> Gaussian | None:
+    missing = [name for name in names if name not in arrays]
+    if len(missing) == len(names):
+        return None
+    if missing:
+        raise UserError(f"{path} is not complete: {missing[0]} is missing beside the other of {' and '.join(names)}")
+    found = {name: arrays[name] for name in names}
+    for (name, array), shape in zip(found.items(), ((width,), (width, width)), strict=True):
+        if array.shape != shape:
+            raise UserError(f"{path}: {name} has shape {array.shape}; features of width {width} need {shape}")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} holds values that are not finite numbers; copy or download the file again")
+    mean, covariance = (array.astype(np.float64) for array in found.values())
+    if np.abs(covariance - covariance.T).max() > _ASYMMETRY * np.abs(covariance).max() or covariance.trace() < 0:
+        raise UserError(f"{path}: {names[1]} is not a covariance: it is not symmetric, or has a negative trace")
+    return Gaussian(mean, covariance)

@@ -1,0 +1,55 @@
+"""What samples are compared with: statistics of a file, or a set of images whose features are made when asked for."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from transdiff_jax.evaluation.features import FeatureExtractor
+from transdiff_jax.evaluation.image_sets import open_images
+from transdiff_jax.evaluation.inception import WIDTHS
+from transdiff_jax.evaluation.reference import Reference, read_reference
+from transdiff_jax.evaluation.set_features import POOLED, SPATIAL, collect
+from transdiff_jax.evaluation.statistics import Gaussian
+from transdiff_jax.manifest import sha256
+
+
+class ReferenceSet(NamedTuple):
+    """A reference, ready to be compared with."""
+
+    source: str
+    sha256: str  # of the file; of a folder, of the pixels of its images
+    num_images: int  # whose features are there
+    pooled: Gaussian | None
+    spatial: Gaussian | None
+    features: np.ndarray | None  # "2048" [n, width]; None where there are statistics only
+    fitted: bool  # whether statistics were made of these features, and not read
+
+
+def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
+    """Reads a reference; a file's own statistics count, and those of its images only where it has none (as ADM).
+
+    Args:
+        path: statistics (.npz, .pt), a `.npz` with images and perhaps statistics, or a folder of images.
+        extractor: makes features of images.
+
+    Raises:
+        UserError: no such reference, one of features of another width, damaged images.
+    """
+    if path.is_dir():
+        stored, digest = Reference(None, None, 1), None
+    else:
+        stored = read_reference(path, width=WIDTHS[POOLED], spatial_width=WIDTHS[SPATIAL])
+        digest = sha256(path)
+    if not stored.num_images:
+        return ReferenceSet(str(path), digest, 0, stored.pooled, stored.spatial, None, fitted=False)
+    logging.info("features of the reference's images in %s", path)
+    found = collect(extractor, open_images(path, "--reference").read(), str(path))
+    pooled, spatial = stored.pooled, stored.spatial
+    if pooled is None:
+        pooled = found.pooled_statistics.gaussian(str(path))
+    if spatial is None:
+        spatial = found.spatial_statistics.gaussian(str(path))
+    fitted = stored.pooled is None or stored.spatial is None
+    return ReferenceSet(str(path), digest or found.pixels_sha256, found.count, pooled, spatial, found.pooled, fitted)

@@ -1,0 +1,25 @@
+"""What something ran on, for records."""
+
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax import __version__
+
+
+def describe_machine(mesh: Mesh) -> dict[str, Any]:
+    """The devices of a mesh, the processes of the job, and the versions of what computes."""
+    packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np}
+    return {
+        "versions": {
+            "transdiff_jax": __version__,
+            **{name: package.__version__ for name, package in packages.items()},
+        },
+        "device_kind": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+    }
