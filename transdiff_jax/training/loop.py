@@ -174,7 +174,7 @@ class _Run:
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
         if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
-            self.writer.write_scalars(step, self.scores(step, state.ema[0], lambda: bool(self.stop.signal_name)))
+            self.writer.write_scalars(step, self.scores(step, state.ema[0], lambda: self.stop.asked))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

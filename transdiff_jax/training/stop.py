@@ -30,6 +30,11 @@ class StopRequest:
             if self._together:
                 signal.raise_signal(signal.SIGTERM)
 
+    @property
+    def asked(self) -> bool:
+        """Whether this process got a signal; the step to stop after is yet to come."""
+        return self._signal_name is not None
+
     def reached(self, step: int) -> bool:
         """Whether to stop after step number `step`; every process asks before each of its steps."""
         if not self._together:
