@@ -14,7 +14,6 @@ FLOORS = {
     "training.loop": 4,
     "evaluation.digits_report": 4,
     "benchmark": 4,
-    "benchmark_data": 4,
     "caching": 4,
     "generation": 4,
     "grouping": 4,

@@ -1,24 +1,34 @@
-"""Measures how fast a configuration runs, with random weights; prints one JSON line.
+"""Measures how fast a configuration runs, with random weights, or compiles it for a TPU slice; prints one JSON line.
 
 python -m transdiff_jax.cli.benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+python -m transdiff_jax.cli.benchmark --what=train --config=FILE [--batch_size=N]
 python -m transdiff_jax.cli.benchmark --what=data --config=FILE [--compare_train]
+python -m transdiff_jax.cli.benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2]
 """
 
 import json
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from transdiff_jax import sharding
-from transdiff_jax.benchmark import benchmark_sample
-from transdiff_jax.benchmark_data import benchmark_data
+from transdiff_jax.benchmark import aot
+from transdiff_jax.benchmark.chips import CHIPS
+from transdiff_jax.benchmark.data import benchmark_data
+from transdiff_jax.benchmark.sample import benchmark_sample
+from transdiff_jax.benchmark.train import benchmark_train
 from transdiff_jax.cli import app
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
 WHAT = flags.DEFINE_enum(
-    "what", None, ["sample", "data"], "What to measure: sampling, or the input of training.", flag_values=FLAGS
+    "what",
+    None,
+    ["sample", "train", "data", "aot"],
+    "What to measure: sampling, the training step, the input of training; or aot: compile for a TPU slice on any host.",
+    flag_values=FLAGS,
 )
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -28,7 +38,10 @@ CONFIG = config_flags.DEFINE_config_file(
     flag_values=FLAGS,
 )
 BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images at once, over all devices; default: the configuration's.", flag_values=FLAGS
+    "batch_size",
+    None,
+    "Images (of training: rows) at once, over all devices; default: the configuration's.",
+    flag_values=FLAGS,
 )
 REPETITIONS = flags.DEFINE_integer(
     "repetitions", 3, "Timed batches; the median counts, of --what=data the mean.", flag_values=FLAGS
@@ -40,47 +53,72 @@ COMPARE_NAIVE = flags.DEFINE_bool(
 COMPARE_TRAIN = flags.DEFINE_bool(
     "compare_train", False, "With --what=data: also time the training step that takes the data.", flag_values=FLAGS
 )
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4.", flag_values=FLAGS
+)
+MODE = flags.DEFINE_enum("mode", None, ["train", "sample"], "With --what=aot: the program; train.", flag_values=FLAGS)
+NUM_SLICES = flags.DEFINE_integer(
+    "num_slices", None, "With --what=aot: slices, over which the data axis is laid; 1.", flag_values=FLAGS
+)
 flags.mark_flags_as_required(["what", "config"], FLAGS)
 
 
+# Flags of some measurements only.
+_FLAGS = {
+    "sample": (REPETITIONS, FLOPS_ONLY, COMPARE_NAIVE),
+    "train": (REPETITIONS, FLOPS_ONLY),
+    "data": (REPETITIONS, COMPARE_TRAIN),
+    "aot": (TOPOLOGY, MODE, NUM_SLICES),
+}
+
+
 def _config() -> Config:
-    config = app.read_config(CONFIG)
-    if BATCH_SIZE.value is None:
-        return config
-    if BATCH_SIZE.value < 1:
-        raise UserError(f"--batch_size={BATCH_SIZE.value} must be at least 1")
-    section = "train" if WHAT.value == "data" else "sampling"
-    values = config.to_dict()
-    values[section]["batch_size"] = BATCH_SIZE.value
+    values = app.read_config(CONFIG).to_dict()
+    if BATCH_SIZE.value is not None:
+        samples = WHAT.value == "sample" or MODE.value == "sample"
+        values["sampling" if samples else "train"]["batch_size"] = BATCH_SIZE.value
+    if NUM_SLICES.value is not None:
+        values["mesh"]["dcn_data"] = NUM_SLICES.value
     return make_config(values)
 
 
 def _check_flags() -> None:
-    """Refuses flags that the measurement asked for does not know."""
-    if REPETITIONS.value < 1:
-        raise UserError(f"--repetitions={REPETITIONS.value} must be at least 1")
-    unread = {"sample": [COMPARE_TRAIN], "data": [FLOPS_ONLY, COMPARE_NAIVE]}[WHAT.value]
-    for flag in unread:
-        if flag.value:
+    """Refuses numbers out of range, and flags that the measurement asked for does not know."""
+    for flag in (REPETITIONS, BATCH_SIZE, NUM_SLICES):
+        if flag.value is not None and flag.value < 1:
+            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
+    known = {flag.name for flag in _FLAGS[WHAT.value]}
+    for flag in (flag for group in _FLAGS.values() for flag in group):
+        if flag.name not in known and flag.value != flag.default:
             raise UserError(f"--{flag.name} does not go with --what={WHAT.value}")
+    if WHAT.value == "aot" and TOPOLOGY.value is None:
+        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
+
+
+def _compile_ahead() -> dict[str, Any]:
+    aot.prepare()
+    config = _config()
+    devices = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value or 1)
+    chip = CHIPS[TOPOLOGY.value.partition(":")[0]]
+    return {"topology": TOPOLOGY.value} | aot.benchmark_aot(config, devices, chip, MODE.value or "train")
+
+
+def _measure() -> dict[str, Any]:
+    config = _config()
+    mesh, repetitions = sharding.make_mesh(config.mesh), REPETITIONS.value
+    if WHAT.value == "data":
+        return benchmark_data(config, mesh, repetitions=repetitions, compare_train=COMPARE_TRAIN.value)
+    if WHAT.value == "train":
+        return benchmark_train(config, mesh, repetitions=repetitions, flops_only=FLOPS_ONLY.value)
+    return benchmark_sample(
+        config, mesh, repetitions=repetitions, compare_naive=COMPARE_NAIVE.value, flops_only=FLOPS_ONLY.value
+    )
 
 
 def main() -> None:
     """Measures and prints the record."""
     _check_flags()
-    config = _config()
-    mesh = sharding.make_mesh(config.mesh)
-    if WHAT.value == "data":
-        record = benchmark_data(config, mesh, repetitions=REPETITIONS.value, compare_train=COMPARE_TRAIN.value)
-    else:
-        record = benchmark_sample(
-            config,
-            mesh,
-            repetitions=REPETITIONS.value,
-            compare_naive=COMPARE_NAIVE.value,
-            flops_only=FLOPS_ONLY.value,
-        )
-    print(json.dumps(record))
+    print(json.dumps(_compile_ahead() if WHAT.value == "aot" else _measure()))
 
 
 if __name__ == "__main__":
