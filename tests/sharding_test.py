@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from transdiff_jax import sharding
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import init_params
+from transdiff_jax.training.state import abstract_state
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_rules_know_every_name_once():
     logical = names - set(sharding.MESH_AXES)
     ruled = [name for name, _ in sharding.RULES]
     assert sorted(ruled) == sorted(logical)
-    used = {axis for _, axes in sharding.RULES for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+    used = {axes for name, axes in sharding.RULES if axes is not None and name != sharding.BATCH}
     assert used == {sharding.FSDP, sharding.TENSOR}, "parameters are the same along the data axis"
 
 
@@ -126,3 +129,61 @@ def test_a_whole_batch_is_sharded_and_read_back_once(sizes):
     assert sorted(number for number, _ in read) == list(range(16))
     for number, row in read:
         np.testing.assert_array_equal(row, rows[number])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fields", "fragment"),
+    [
+        ((1, 1, 8), {}, "config.model.heads=2 must be divisible by config.mesh.tensor=8"),
+        ((1, 8, 1), {"width": 12}, "config.model.width=12 must be divisible by config.mesh.fsdp=8"),
+    ],
+)
+def test_model_that_the_mesh_cannot_split_is_named_before_compiling(sizes, fields, fragment):
+    config = tiny_config(model=fields)
+    with pytest.raises(UserError) as caught:
+        abstract_state(config, sharding.make_mesh(MeshConfig(*sizes)))
+    assert str(caught.value) == fragment
+
+
+def test_slices_are_runs_of_the_data_axis():
+    mesh = sharding.make_mesh(MeshConfig(dcn_data=2, fsdp=2))
+    assert list(mesh.devices.flat) == jax.devices()
+    with pytest.raises(UserError, match=r"config\.mesh\.dcn_data=3 must divide the data axis of 4"):
+        sharding.make_mesh(MeshConfig(dcn_data=3, fsdp=2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What arranging a mesh asks of a TPU."""
+
+    id: int
+    slice_index: int
+    platform: str = "tpu"
+
+
+def test_tpus_are_arranged_by_their_network(monkeypatch):
+    asked = []
+
+    def arrange(name):
+        def record(shape, *rest, **_):
+            devices = rest[-1]
+            asked.append((name, tuple(shape), *rest[:-1]))
+            return np.asarray(devices).reshape(4, 2, 1)
+
+        return record
+
+    monkeypatch.setattr(sharding.mesh_utils, "create_device_mesh", arrange("one"))
+    monkeypatch.setattr(sharding.mesh_utils, "create_hybrid_device_mesh", arrange("hybrid"))
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, axes: devices.shape)
+    together = [Device(n, 0) for n in range(8)]
+    apart = [Device(n, n // 4) for n in range(8)]
+    sharding.make_mesh(MeshConfig(fsdp=2), together)
+    sharding.make_mesh(MeshConfig(fsdp=2, dcn_data=2), apart)
+    assert asked == [("one", (4, 2, 1)), ("hybrid", (2, 2, 1), (2, 1, 1))]
+    with pytest.raises(UserError, match=r"config\.mesh\.dcn_data=1 must be the number of slices, 2"):
+        sharding.make_mesh(MeshConfig(fsdp=2), apart)
+
+
+def test_nothing_is_constrained_outside_a_mesh():
+    x = jnp.ones(3)
+    assert sharding.constrain(x, sharding.BATCH) is x

@@ -124,11 +124,18 @@ def sample_flops_by_saving(
     return counts
 
 
-def training_flops(model: ModelConfig, pairs_per_latent: int) -> int:
-    """One row (all images of a sequence) of a training step: the backward pass costs twice the forward pass."""
+def training_flops(model: ModelConfig, pairs_per_latent: int, train_encoder: bool = True) -> int:
+    """One row (all images of a sequence) of a training step: the backward pass costs twice the forward pass.
+
+    Args:
+        model: sizes.
+        pairs_per_latent: (time, noise) pairs of each latent.
+        train_encoder: False where the semantic encoder has no backward pass.
+    """
     inputs = model.num_images * pairs_per_latent
     decoder = inputs * (velocity_flops(model, model.semantic_tokens) + time_flops(model))
-    return 3 * (encoder_flops(model, model.num_images) + condition_flops(model, model.semantic_tokens) + decoder)
+    encoder = (3 if train_encoder else 1) * encoder_flops(model, model.num_images)
+    return encoder + 3 * (condition_flops(model, model.semantic_tokens) + decoder)
 
 
 def _step_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> int:

@@ -23,6 +23,7 @@ from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.images import to_uint8
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
+from transdiff_jax.nn.attention import check_implementation
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
 Array = jax.Array
@@ -241,7 +242,11 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
     """A sampler with the model, the tokenizer and the sampling settings of a configuration.
 
     It decodes the last image of each sequence, or all of them.
+
+    Raises:
+        UserError: the tokenizer cannot be used, or the mesh cannot run the model's attention.
     """
+    check_implementation(config.model, mesh, training=False)
     model, shards = TransDiff(config.model, unroll=True), sharding.batch_shards(mesh)
     first = 0 if all_images else config.model.num_images - 1
 
@@ -261,8 +266,13 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
 def jit_over_rows(sample: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Jits a function of weights, labels, a seed and indices, with labels, indices and result sharded over rows."""
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+
+    def on_mesh(*arguments: Any) -> Any:
+        with sharding.over(mesh):
+            return sample(*arguments)
+
     # Weights keep whatever sharding they come with.
-    return jax.jit(sample, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
+    return jax.jit(on_mesh, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)
 
 
 def balanced_labels(num_samples: int, config: ModelConfig) -> list[int]:

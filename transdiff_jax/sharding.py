@@ -6,14 +6,16 @@ parallel (1, 1, n). Modules name the axes of their parameters with the constants
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from transdiff_jax.config import MeshConfig
+from transdiff_jax.config import MeshConfig, ModelConfig
 from transdiff_jax.errors import UserError
 
 # Mesh axes.
@@ -34,8 +36,11 @@ TIME = "time"
 MODULATION = "modulation"
 CONDITION = "condition"
 NORM = "norm"
+# Of activations, which have HEADS and MLP too. Their width is whole: what FSDP splits is gathered where it is used.
+BATCH = "batch"
 
-RULES: tuple[tuple[str, str | None], ...] = (
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    (BATCH, (DATA, FSDP)),
     (EMBED, FSDP),
     (HEADS, TENSOR),
     (MLP, TENSOR),
@@ -56,7 +61,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """A mesh of all (or the given) devices.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or do not fit the slices that they are in.
     """
     devices = _all_devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -69,7 +74,27 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
         raise UserError(f"{shown} uses {math.prod(sizes)} of {len(devices)} device(s); set one size to -1")
-    return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+    return Mesh(_arrange(devices, sizes, config.dcn_data), MESH_AXES)
+
+
+def _arrange(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -> np.ndarray:
+    """Devices in the mesh's shape, so that neighbours on the later axes are neighbours in the machine.
+
+    Of slices that a data center network joins, each is a run of the data axis.
+    """
+    data, *inner = sizes
+    if data % slices:
+        raise UserError(f"config.mesh.dcn_data={slices} must divide the data axis of {data}")
+    found = len({getattr(device, "slice_index", 0) for device in devices})
+    if found > 1 and found != slices:
+        raise UserError(f"config.mesh.dcn_data={slices} must be the number of slices, {found}")
+    if devices[0].platform != "tpu":  # the order of other devices is the machine's; equal runs of it stand for slices
+        return np.asarray(devices).reshape(sizes)
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, list(devices), allow_split_physical_axes=True)
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, *inner), (slices, 1, 1), list(devices), allow_split_physical_axes=True
+    )
 
 
 def _all_devices() -> list[jax.Device]:
@@ -82,7 +107,23 @@ def _all_devices() -> list[jax.Device]:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis over the data and fsdp axes."""
-    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+    return NamedSharding(mesh, PartitionSpec(dict(RULES)[BATCH]))
+
+
+def over(mesh: Mesh) -> AbstractContextManager:
+    """While a function is traced under it, `constrain` means this mesh."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Activations that stay split as the table says, by one logical name (or None) for each axis; none outside `over`.
+
+    Without it the partitioner may follow the parameters instead, and split the width of what has been a batch.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    axes = dict(RULES)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None if name is None else axes[name] for name in names)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -100,6 +141,18 @@ def check_batch(size: int, mesh: Mesh, field: str) -> None:
     shards = batch_shards(mesh)
     if size % shards:
         raise UserError(f"{field}={size} must be divisible by {shards}, the mesh's data x fsdp devices")
+
+
+def check_model(model: ModelConfig, mesh: Mesh) -> None:
+    """Raises a UserError, before anything is compiled, for a model that the mesh cannot split evenly."""
+    tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
+    for size, field, split, axis in (
+        (model.heads, f"config.model.heads={model.heads}", tensor, TENSOR),
+        (4 * model.width, f"the MLP's 4 x config.model.width={model.width}", tensor, TENSOR),
+        (model.width, f"config.model.width={model.width}", fsdp, FSDP),
+    ):
+        if size % split:
+            raise UserError(f"{field} must be divisible by config.mesh.{axis}={split}")
 
 
 def tree_shardings(boxed: Any, mesh: Mesh) -> Any:

@@ -1,3 +1,6 @@
+import dataclasses
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,8 @@ import pytest
 
 from tests import literal
 from tests.parameters import perturb
+from transdiff_jax.config import ModelConfig
+from transdiff_jax.errors import UserError
 from transdiff_jax.nn.attention import (
     CrossAttention,
     CrossKeysValues,
@@ -16,6 +21,7 @@ from transdiff_jax.nn.attention import (
     attend_pairs,
     attend_rows,
     block_causal_mask,
+    check_implementation,
 )
 from transdiff_jax.nn.layers import Dropout
 
@@ -174,3 +180,58 @@ def test_parameter_shapes():
         "qkv": {"kernel": (6, 3, 3, 2), "bias": (3, 3, 2)},
         "output": {"kernel": (3, 2, 6), "bias": (6,)},
     }
+
+
+CUDNN = ModelConfig(dtype="bfloat16", attention="cudnn", dropout=0.0)
+
+
+def mesh_of(platform):
+    device = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(devices=np.array([device]))
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """XLA in place of cuDNN, and what cuDNN was asked for."""
+    asked, xla = [], jax.nn.dot_product_attention
+
+    def attention(query, key, value, *, mask, implementation):
+        asked.append((implementation, query.shape, key.shape, None if mask is None else mask.shape))
+        return xla(query, key, value, mask=mask, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    return asked
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
+def test_cudnn_is_asked_for_by_name(cudnn, mask):
+    x = normal(0, 2, 5, 6)
+    module = SelfAttention(3, 0.0, jnp.float32)
+    params = module.init(jax.random.key(0), x)
+    expected = module.apply(params, x, mask)
+    assert cudnn == []
+    made = module.clone(implementation="cudnn").apply(params, x, mask)
+    assert cudnn == [("cudnn", (2, 5, 3, 2), (2, 5, 3, 2), None if mask is None else (1, 1, 5, 5))]
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_cudnn_takes_rows_of_a_condition_as_one_query(cudnn):
+    x, keys_values = normal(0, 6, 5, 6), KeysValues(normal(1, 2, 7, 3, 2), normal(2, 2, 7, 3, 2))
+    module = CrossAttention(3, 0.0, jnp.float32)
+    params = module.init(jax.random.key(0), x, keys_values)
+    pair = GuidedPair(keys_values, keys_values)
+    for inputs in (keys_values, pair):
+        made = module.clone(implementation="cudnn").apply(params, x[:4], inputs)
+        np.testing.assert_allclose(made, module.apply(params, x[:4], inputs), rtol=1e-5, atol=1e-6)
+    assert [entry[1:3] for entry in cudnn] == [((2, 10, 3, 2), (2, 7, 3, 2)), *[((2, 5, 3, 2), (2, 7, 3, 2))] * 2]
+
+
+def test_cudnn_where_it_cannot_run():
+    check_implementation(CUDNN, mesh_of("gpu"), training=True)
+    dropping = dataclasses.replace(CUDNN, dropout=0.1)
+    check_implementation(dropping, mesh_of("gpu"), training=False)
+    check_implementation(dataclasses.replace(dropping, attention="xla"), mesh_of("cpu"), training=True)
+    with pytest.raises(UserError, match=r"config\.model\.dropout=0 instead of 0\.1, or with .*attention=\"xla\""):
+        check_implementation(dropping, mesh_of("gpu"), training=True)
+    with pytest.raises(UserError, match=r"needs NVIDIA GPUs, and these devices are tpu"):
+        check_implementation(CUDNN, mesh_of("tpu"), training=False)

@@ -1,8 +1,10 @@
-"""Measures how fast a configuration runs, with random weights; prints one JSON line.
+"""Measures how fast a configuration runs, with random weights, or compiles it for a TPU slice; prints one JSON line.
 
 python -m transdiff_jax.cli.benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+python -m transdiff_jax.cli.benchmark --what=train --config=FILE [--batch_size=N]
 python -m transdiff_jax.cli.benchmark --what=data --config=FILE [--compare_train]
 python -m transdiff_jax.cli.benchmark --what=evaluate [--image_size=256] [--batch_size=64]
+python -m transdiff_jax.cli.benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2]
 """
 
 import json
@@ -12,9 +14,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from transdiff_jax import sharding
-from transdiff_jax.benchmark import benchmark_sample
-from transdiff_jax.benchmark_data import benchmark_data
-from transdiff_jax.benchmark_evaluate import benchmark_evaluate
+from transdiff_jax.benchmark import aot
+from transdiff_jax.benchmark.chips import CHIPS
+from transdiff_jax.benchmark.data import benchmark_data
+from transdiff_jax.benchmark.evaluate import benchmark_evaluate
+from transdiff_jax.benchmark.sample import benchmark_sample
+from transdiff_jax.benchmark.train import benchmark_train
 from transdiff_jax.cli import app
 from transdiff_jax.config import Config, MeshConfig, make_config
 from transdiff_jax.errors import UserError
@@ -24,8 +29,9 @@ FLAGS = flags.FlagValues()
 WHAT = flags.DEFINE_enum(
     "what",
     None,
-    ["sample", "data", "evaluate"],
-    "What to measure: sampling, the input of training, or scoring images.",
+    ["sample", "train", "data", "evaluate", "aot"],
+    "What to measure: sampling, the training step, the input of training, or scoring images; or aot: compile for a TPU "
+    "slice on any host.",
     flag_values=FLAGS,
 )
 CONFIG = config_flags.DEFINE_config_file(
@@ -36,7 +42,10 @@ CONFIG = config_flags.DEFINE_config_file(
     flag_values=FLAGS,
 )
 BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images at once, over all devices; default: the configuration's.", flag_values=FLAGS
+    "batch_size",
+    None,
+    "Images (of training: rows) at once, over all devices; default: the configuration's.",
+    flag_values=FLAGS,
 )
 REPETITIONS = flags.DEFINE_integer(
     "repetitions", 3, "Timed batches; the median counts, of --what=data the mean.", flag_values=FLAGS
@@ -51,36 +60,71 @@ COMPARE_TRAIN = flags.DEFINE_bool(
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "With --what=evaluate: side of the images, pixels; default: 256.", 1, flag_values=FLAGS
 )
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4.", flag_values=FLAGS
+)
+MODE = flags.DEFINE_enum("mode", None, ["train", "sample"], "With --what=aot: the program; train.", flag_values=FLAGS)
+NUM_SLICES = flags.DEFINE_integer(
+    "num_slices", None, "With --what=aot: slices, over which the data axis is laid; 1.", flag_values=FLAGS
+)
 flags.mark_flag_as_required("what", FLAGS)
+
+
+# Flags of some measurements only.
+_FLAGS = {
+    "sample": (REPETITIONS, FLOPS_ONLY, COMPARE_NAIVE),
+    "train": (REPETITIONS, FLOPS_ONLY),
+    "data": (REPETITIONS, COMPARE_TRAIN),
+    "evaluate": (REPETITIONS, IMAGE_SIZE),
+    "aot": (TOPOLOGY, MODE, NUM_SLICES),
+}
 
 
 def _config() -> Config:
     if not FLAGS["config"].present:
         raise UserError(f"--what={WHAT.value} needs --config=FILE")
-    config = app.read_config(CONFIG)
-    if BATCH_SIZE.value is None:
-        return config
-    section = "train" if WHAT.value == "data" else "sampling"
-    values = config.to_dict()
-    values[section]["batch_size"] = BATCH_SIZE.value
+    values = app.read_config(CONFIG).to_dict()
+    if BATCH_SIZE.value is not None:
+        samples = WHAT.value == "sample" or MODE.value == "sample"
+        values["sampling" if samples else "train"]["batch_size"] = BATCH_SIZE.value
+    if NUM_SLICES.value is not None:
+        values["mesh"]["dcn_data"] = NUM_SLICES.value
     return make_config(values)
 
 
 def _check_flags() -> None:
-    """Refuses flags that the measurement asked for does not know."""
-    if REPETITIONS.value < 1:
-        raise UserError(f"--repetitions={REPETITIONS.value} must be at least 1")
-    if BATCH_SIZE.value is not None and BATCH_SIZE.value < 1:
-        raise UserError(f"--batch_size={BATCH_SIZE.value} must be at least 1")
-    unread = {
-        "sample": [COMPARE_TRAIN, IMAGE_SIZE],
-        "data": [FLOPS_ONLY, COMPARE_NAIVE, IMAGE_SIZE],
-        "evaluate": [FLOPS_ONLY, COMPARE_NAIVE, COMPARE_TRAIN, CONFIG],
-    }[WHAT.value]
-    for flag in unread:
-        # A configuration's value is the file itself, and reading it may fail.
-        if FLAGS[flag.name].present and (flag is CONFIG or flag.value):
+    """Refuses numbers out of range, and flags that the measurement asked for does not know."""
+    for flag in (REPETITIONS, BATCH_SIZE, NUM_SLICES):
+        if flag.value is not None and flag.value < 1:
+            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
+    known = {flag.name for flag in _FLAGS[WHAT.value]}
+    for flag in (flag for group in _FLAGS.values() for flag in group):
+        if flag.name not in known and flag.value != flag.default:
             raise UserError(f"--{flag.name} does not go with --what={WHAT.value}")
+    if WHAT.value == "evaluate" and FLAGS["config"].present:
+        raise UserError("--config does not go with --what=evaluate")
+    if WHAT.value == "aot" and TOPOLOGY.value is None:
+        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
+
+
+def _compile_ahead() -> dict[str, Any]:
+    aot.prepare()
+    config = _config()
+    devices = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value or 1)
+    chip = CHIPS[TOPOLOGY.value.partition(":")[0]]
+    return {"topology": TOPOLOGY.value} | aot.benchmark_aot(config, devices, chip, MODE.value or "train")
+
+
+def _measure() -> dict[str, Any]:
+    config = _config()
+    mesh, repetitions = sharding.make_mesh(config.mesh), REPETITIONS.value
+    if WHAT.value == "data":
+        return benchmark_data(config, mesh, repetitions=repetitions, compare_train=COMPARE_TRAIN.value)
+    if WHAT.value == "train":
+        return benchmark_train(config, mesh, repetitions=repetitions, flops_only=FLOPS_ONLY.value)
+    return benchmark_sample(
+        config, mesh, repetitions=repetitions, compare_naive=COMPARE_NAIVE.value, flops_only=FLOPS_ONLY.value
+    )
 
 
 def _evaluate() -> dict[str, Any]:
@@ -95,22 +139,8 @@ def _evaluate() -> dict[str, Any]:
 def main() -> None:
     """Measures and prints the record."""
     _check_flags()
-    if WHAT.value == "evaluate":
-        print(json.dumps(_evaluate()))
-        return
-    config = _config()
-    mesh = sharding.make_mesh(config.mesh)
-    if WHAT.value == "data":
-        record = benchmark_data(config, mesh, repetitions=REPETITIONS.value, compare_train=COMPARE_TRAIN.value)
-    else:
-        record = benchmark_sample(
-            config,
-            mesh,
-            repetitions=REPETITIONS.value,
-            compare_naive=COMPARE_NAIVE.value,
-            flops_only=FLOPS_ONLY.value,
-        )
-    print(json.dumps(record))
+    kinds = {"aot": _compile_ahead, "evaluate": _evaluate}
+    print(json.dumps(kinds.get(WHAT.value, _measure)()))
 
 
 if __name__ == "__main__":

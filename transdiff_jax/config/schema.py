@@ -31,6 +31,7 @@ class ModelConfig:
     # Compute; parameters are always float32. With "float32", matrix products have the device's default precision, which
     # is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16, and no dropout in training
     remat: Literal["none", "dots", "full"] = "none"  # what a block keeps for the backward pass: all, matmuls, nothing
 
     @property
@@ -172,6 +173,9 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    # Slices (of TPUs) or machines that only a data center network joins: the data axis, alone, is laid over them, and
+    # their number must divide it.
+    dcn_data: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,7 @@ _AT_LEAST = {
             "loss.pairs_per_latent",
         ),
         *(f"train.{name}" for name in ("batch_size", "accumulation", "steps", "max_nonfinite_steps", "log_every")),
+        "mesh.dcn_data",
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
         "eval.num_samples",
     ),
@@ -100,6 +101,18 @@ def _check_model(model: ModelConfig) -> None:
         model.width % model.heads == 0,
         f"config.model.heads={model.heads} must divide config.model.width={model.width}",
     )
+    if model.attention == "cudnn":
+        _require(
+            model.dtype == "bfloat16",
+            f'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not {model.dtype!r}; or set '
+            'config.model.attention="xla"',
+        )
+        size = model.width // model.heads
+        _require(
+            size % 8 == 0,
+            f'config.model.attention="cudnn" needs heads of a multiple of 8, not config.model.width / '
+            f'config.model.heads = {size}; or set config.model.attention="xla"',
+        )
     _require(
         model.mask_tokens in (1, model.tokens_per_image),
         f"config.model.mask_tokens={model.mask_tokens} must be 1 or config.model.tokens_per_image="

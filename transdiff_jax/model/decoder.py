@@ -14,6 +14,7 @@ from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, GuidedPa
 from transdiff_jax.nn.layers import (
     Mlp,
     TimeEmbedding,
+    constrain_tokens,
     dense,
     embedding_init,
     layer_norm,
@@ -44,9 +45,9 @@ class DecoderBlock(nn.Module):
         axes = (sharding.MODULATION, sharding.EMBED)
         self.modulation = self.param("modulation", with_axes(modulation_init, *axes), (6, c.width))
         self.attention_norm = layer_norm(dtype)
-        self.attention = SelfAttention(c.heads, c.dropout, dtype)
+        self.attention = SelfAttention(c.heads, c.dropout, dtype, c.attention)
         self.cross_norm = layer_norm(dtype)
-        self.cross_attention = CrossAttention(c.heads, c.dropout, dtype)
+        self.cross_attention = CrossAttention(c.heads, c.dropout, dtype, c.attention)
         self.mlp_norm = layer_norm(dtype)
         self.mlp = Mlp(c.width, c.dropout, dtype)
 
@@ -65,6 +66,7 @@ class DecoderBlock(nn.Module):
     def self_attention(self, x: Array, modulation: Array) -> Array:
         """The part of the block before it looks at the condition; one row of modulation may serve all of x."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
+        x = constrain_tokens(x)
         return x + gate[:, None] * self.attention(modulate(self.attention_norm(x), shift, scale))
 
     def after_attention(
@@ -72,6 +74,7 @@ class DecoderBlock(nn.Module):
     ) -> Array:
         """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
+        x = constrain_tokens(x)
         x = x + self.cross_attention(self.cross_norm(x), keys_values, mask)
         return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
 
@@ -117,7 +120,7 @@ class VelocityDecoder(nn.Module):
 
         They do not depend on time or noise: one call serves all steps of a sampler and all noise pairs of a loss.
         """
-        return self.keys_values(self.condition_projection(features))
+        return self.keys_values(constrain_tokens(self.condition_projection(constrain_tokens(features))))
 
     def __call__(
         self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None = None
@@ -140,7 +143,7 @@ class VelocityDecoder(nn.Module):
         self._check(x_t, timesteps, keys_values, visible)
         conditions, inputs, tokens, _ = x_t.shape
         rows = conditions * inputs
-        embedding, shared = self.time_embedding(timesteps.reshape(rows))
+        embedding, shared = self.time_embedding(timesteps.reshape(rows), sharding.BATCH)
         mask = None if visible is None else np.repeat(visible, tokens, axis=0)
         x = self._embed(x_t.reshape(rows, tokens, c.latent_channels))
         x, _ = self.blocks(x, keys_values, shared, mask)
@@ -148,7 +151,7 @@ class VelocityDecoder(nn.Module):
 
     def embed_times(self, timesteps: Array) -> TimeCondition:
         """Times [n] in [0, 1000] -> what the network needs of them, for all steps of a sampler at once."""
-        embedding, shared = self.time_embedding(timesteps)
+        embedding, shared = self.time_embedding(timesteps, None)  # a table: whole on every device
         tables = self.blocks.variables["params"]["modulation"].astype(shared.dtype)
         return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
@@ -179,7 +182,8 @@ class VelocityDecoder(nn.Module):
     def _embed(self, x_t: Array) -> Array:
         """Noisy latents [rows, tokens, channels] -> [rows, tokens, width]."""
         dtype = jnp.dtype(self.config.dtype)
-        return self.input_projection(x_t.astype(dtype)) + self.position_embedding.astype(dtype)
+        x = constrain_tokens(self.input_projection(constrain_tokens(x_t.astype(dtype))))
+        return x + self.position_embedding.astype(dtype)
 
     def _output_table(self, embedding: Array) -> Array:
         """Time embedding [rows, width] -> shift and scale of the final layer [rows, 2, width]."""
@@ -187,7 +191,8 @@ class VelocityDecoder(nn.Module):
 
     def _project(self, x: Array, table: Array) -> Array:
         """The final layer: [rows, tokens, width] -> velocity [rows, tokens, channels], float32."""
-        return self.output_projection(modulate(self.output_norm(x), table[:, 0], table[:, 1])).astype(jnp.float32)
+        x = modulate(self.output_norm(constrain_tokens(x)), table[:, 0], table[:, 1])
+        return constrain_tokens(self.output_projection(x).astype(jnp.float32))
 
     def _check(self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None) -> None:
         c = self.config

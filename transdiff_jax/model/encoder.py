@@ -10,7 +10,7 @@ import numpy as np
 from transdiff_jax import sharding
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.nn.attention import KeysValues, SelfAttention, block_causal_mask
-from transdiff_jax.nn.layers import Mlp, dense, embedding_init, layer_norm, with_axes
+from transdiff_jax.nn.layers import Mlp, constrain_tokens, dense, embedding_init, layer_norm, with_axes
 from transdiff_jax.nn.patches import patchify
 from transdiff_jax.nn.stack import stack
 
@@ -50,7 +50,8 @@ class EncoderBlock(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        attention = SelfAttention(c.heads, c.dropout, dtype, name="attention")
+        attention = SelfAttention(c.heads, c.dropout, dtype, c.attention, name="attention")
+        x = constrain_tokens(x)
         normed, cache = layer_norm(dtype, name="attention_norm")(x), None
         if earlier is None:
             x = x + attention(normed, mask)
@@ -154,7 +155,8 @@ class SemanticEncoder(nn.Module):
         c = self.config
         dtype, last = jnp.dtype(c.dtype), first + x.shape[1]
         x = self.input_norm(x + self.position_embedding[first:last].astype(dtype))
-        x, cache = self.blocks(x, mask, earlier)
+        x, cache = self.blocks(constrain_tokens(x), mask, earlier)
+        x = constrain_tokens(x)
         first_image = max(first, c.class_tokens)
         encoded = self.output_norm(x)[:, first_image - first :]
         positions = self.output_position_embedding[first_image - c.class_tokens : last - c.class_tokens]

@@ -64,7 +64,7 @@ def published_model(size: str, kind: Kind) -> ModelConfig:
 def published_sampling(model: ModelConfig) -> SamplingConfig:
     """The settings of a model's published score; the defaults, unguided, where there is none."""
     for (size, kind), (guidance, drift_scale, noise_scale) in SAMPLING.items():
-        if dataclasses.replace(model, dtype="float32", remat="none") == published_model(size, kind):
+        if dataclasses.replace(model, dtype="float32", attention="xla", remat="none") == published_model(size, kind):
             return SamplingConfig(guidance=(guidance,), drift_scale=drift_scale, noise_scale=noise_scale)
     return SamplingConfig()
 

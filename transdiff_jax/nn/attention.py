@@ -7,8 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from transdiff_jax import sharding
+from transdiff_jax.config import ModelConfig
+from transdiff_jax.errors import UserError
 from transdiff_jax.nn.layers import Dropout, dense
 
 Array = jax.Array
@@ -42,11 +45,32 @@ def block_causal_mask(block_sizes: tuple[int, ...]) -> np.ndarray:
     return block[:, None] >= block[None, :]
 
 
+def check_implementation(model: ModelConfig, mesh: Mesh, *, training: bool) -> None:
+    """Raises a UserError, before anything is compiled, where a mesh cannot run the model's kind of attention.
+
+    What the configuration alone decides (dtype, size of a head) has been checked with it.
+    """
+    if model.attention == "xla":
+        return
+    platform = mesh.devices.flat[0].platform
+    if platform != "gpu":
+        raise UserError(
+            f'config.model.attention="cudnn" needs NVIDIA GPUs, and these devices are {platform}: set '
+            'config.model.attention="xla"'
+        )
+    if training and model.dropout > 0:
+        raise UserError(
+            f'config.model.attention="cudnn" has no dropout of attention weights: train with config.model.dropout=0 '
+            f'instead of {model.dropout}, or with config.model.attention="xla"'
+        )
+
+
 def attend(
     query: Array,
     keys_values: KeysValues,
     mask: Array | np.ndarray | None = None,
-    drop: Callable[[Array], Array] = lambda weights: weights,
+    drop: Callable[[Array], Array] | None = None,
+    implementation: str = "xla",
 ) -> Array:
     """Scaled dot-product attention with the softmax in float32.
 
@@ -54,17 +78,22 @@ def attend(
         query: [b, q, heads, head_dim].
         keys_values: tokens to attend to, [b, k, heads, head_dim].
         mask: boolean [q, k], True where a query may attend; None for everywhere.
-        drop: applied to the attention weights [b, heads, q, k].
+        drop: applied to the attention weights [b, heads, q, k]; "cudnn", which never has them, takes no notice.
+        implementation: "xla" or "cudnn"; see `check_implementation`.
 
     Returns:
         [b, q, heads, head_dim].
     """
     key, value = keys_values
+    if implementation == "cudnn":
+        everywhere = None if mask is None else jnp.asarray(mask)[None, None]
+        return jax.nn.dot_product_attention(query, key, value, mask=everywhere, implementation="cudnn")
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
-    weights = drop(jax.nn.softmax(logits, axis=-1).astype(value.dtype))
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    weights = weights if drop is None else drop(weights)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
@@ -72,7 +101,8 @@ def attend_rows(
     query: Array,
     keys_values: KeysValues,
     mask: Array | np.ndarray | None = None,
-    drop: Callable[[Array], Array] = lambda weights: weights,
+    drop: Callable[[Array], Array] | None = None,
+    implementation: str = "xla",
 ) -> Array:
     """`attend` from r rows for each of b conditions, those of one condition together.
 
@@ -83,6 +113,7 @@ def attend_rows(
         keys_values: [b, k, heads, head_dim].
         mask: boolean [r * q, k], or None.
         drop: applied to the attention weights [b, heads, r * q, k].
+        implementation: as in `attend`.
 
     Returns:
         Like `query`.
@@ -90,15 +121,23 @@ def attend_rows(
     rows, tokens, *head = query.shape
     conditions = len(keys_values.key)
     long = query.reshape(conditions, rows // conditions * tokens, *head)
-    return attend(long, keys_values, mask, drop).reshape(query.shape)
+    return attend(long, keys_values, mask, drop, implementation).reshape(query.shape)
 
 
-def attend_pairs(query: Array, pair: GuidedPair) -> Array:
+def attend_pairs(query: Array, pair: GuidedPair, implementation: str = "xla") -> Array:
     """`attend_rows` of interleaved guided pairs, [2b, q, heads, head_dim] -> the same; each half to its own."""
     rows, *rest = query.shape
     halves = query.reshape(rows // 2, 2, *rest)
-    attended = [attend_rows(halves[:, half], keys_values) for half, keys_values in enumerate(pair)]
+    attended = [
+        attend_rows(halves[:, half], keys_values, implementation=implementation)
+        for half, keys_values in enumerate(pair)
+    ]
     return jnp.stack(attended, axis=1).reshape(query.shape)
+
+
+def _constrain_heads(x: Array) -> Array:
+    """[b, tokens, heads, head_dim], split over rows and heads."""
+    return sharding.constrain(x, sharding.BATCH, None, sharding.HEADS, None)
 
 
 def _project_heads(x: Array, width: int, dtype: jnp.dtype) -> Array:
@@ -112,6 +151,7 @@ class SelfAttention(nn.Module):
     heads: int
     dropout: float
     dtype: jnp.dtype
+    implementation: str = "xla"
 
     def __call__(self, x: Array, mask: Array | np.ndarray | None = None) -> Array:
         """[b, tokens, width] -> the same; `mask` [tokens, tokens] as in `attend`."""
@@ -137,10 +177,11 @@ class SelfAttention(nn.Module):
         width = x.shape[-1]
         axes = (sharding.EMBED, sharding.QKV, sharding.HEADS, sharding.HEAD_DIM)
         qkv = dense((3, self.heads, width // self.heads), axes, self.dtype, name="qkv")(x)
+        qkv = sharding.constrain(qkv, sharding.BATCH, None, None, sharding.HEADS, None)
         query, keys_values = qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
         if earlier is not None:
             keys_values = append_tokens(earlier, keys_values)
-        x = attend(query, keys_values, mask, Dropout(self.dropout))
+        x = attend(query, keys_values, mask, Dropout(self.dropout), self.implementation)
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype)), keys_values
 
 
@@ -157,7 +198,7 @@ class CrossKeysValues(nn.Module):
         axes = (sharding.EMBED, sharding.HEADS, sharding.HEAD_DIM)
         key = dense(shape, axes, self.dtype, name="key")(condition)
         value = dense(shape, axes, self.dtype, name="value")(condition)
-        return KeysValues(key, value)
+        return KeysValues(_constrain_heads(key), _constrain_heads(value))
 
 
 class CrossAttention(nn.Module):
@@ -166,6 +207,7 @@ class CrossAttention(nn.Module):
     heads: int
     dropout: float
     dtype: jnp.dtype
+    implementation: str = "xla"
 
     @nn.compact
     def __call__(self, x: Array, keys_values: KeysValues | GuidedPair, mask: Array | np.ndarray | None = None) -> Array:
@@ -173,8 +215,9 @@ class CrossAttention(nn.Module):
         width = x.shape[-1]
         axes = (sharding.EMBED, sharding.HEADS, sharding.HEAD_DIM)
         query = dense((self.heads, width // self.heads), axes, self.dtype, name="query")(x)
+        query = _constrain_heads(query)
         if isinstance(keys_values, GuidedPair):
-            x = attend_pairs(query, keys_values)
+            x = attend_pairs(query, keys_values, self.implementation)
         else:
-            x = attend_rows(query, keys_values, mask, Dropout(self.dropout))
+            x = attend_rows(query, keys_values, mask, Dropout(self.dropout), self.implementation)
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype))

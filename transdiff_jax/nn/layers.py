@@ -75,6 +75,11 @@ def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None
     )
 
 
+def constrain_tokens(x: Array) -> Array:
+    """[batch, ..., width], split over its rows alone."""
+    return sharding.constrain(x, sharding.BATCH, *[None] * (x.ndim - 1))
+
+
 class Dropout(nn.Module):
     """Dropout that is on exactly where the caller supplied a "dropout" key."""
 
@@ -95,6 +100,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = dense(4 * self.width, (sharding.EMBED, sharding.MLP), self.dtype, name="up")(x)
+        x = sharding.constrain(x, sharding.BATCH, None, sharding.MLP)
         x = Dropout(self.dropout)(nn.gelu(x, approximate=False))
         x = dense(self.width, (sharding.MLP, sharding.EMBED), self.dtype, name="down")(x)
         return Dropout(self.dropout)(x)
@@ -115,13 +121,18 @@ class TimeEmbedding(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, timesteps: Array) -> tuple[Array, Array]:
-        x = time_features(timesteps).astype(self.dtype)
-        x = dense(self.width, (sharding.TIME, sharding.EMBED), self.dtype, name="up")(x)
-        embedding = dense(self.width, (sharding.EMBED, sharding.TIME), self.dtype, name="down")(nn.silu(x))
+    def __call__(self, timesteps: Array, rows: str | None = None) -> tuple[Array, Array]:
+        """Times [...] in [0, 1000]; `rows` is the logical name of their leading axis."""
+
+        def constrain(x: Array) -> Array:
+            return sharding.constrain(x, rows, *[None] * (x.ndim - 1))
+
+        x = constrain(time_features(timesteps).astype(self.dtype))
+        x = constrain(dense(self.width, (sharding.TIME, sharding.EMBED), self.dtype, name="up")(x))
+        embedding = constrain(dense(self.width, (sharding.EMBED, sharding.TIME), self.dtype, name="down")(nn.silu(x)))
         axes = (sharding.TIME, sharding.MODULATION, sharding.EMBED)
         modulation = dense((6, self.width), axes, self.dtype, name="modulation")(nn.silu(embedding))
-        return embedding, modulation
+        return embedding, constrain(modulation)
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:

@@ -42,6 +42,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     Raises:
         UserError: the mesh cannot split a parameter.
     """
+    sharding.check_model(config.model, mesh)
     boxed = jax.eval_shape(lambda: new_state(init_params(config.model, config.seed), config))
     shardings = sharding.tree_shardings(boxed, mesh)
     return jax.tree.map(

@@ -12,6 +12,7 @@ from transdiff_jax import rng, sharding
 from transdiff_jax.config import Config
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS
 from transdiff_jax.model.transdiff import LossDraws, Params, TransDiff, draw_loss, flow_matching_losses
+from transdiff_jax.nn.attention import check_implementation
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 from transdiff_jax.training.ema import update_ema
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
@@ -120,9 +121,20 @@ def apply_gradients(
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
+    tokenizer = jax.device_put(make_tokenizer(config), sharding.replicated(mesh))
+    jitted = jit_train_step(config, mesh)
+    return lambda state, batch: jitted(state, batch, tokenizer)
+
+
+def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, Tokenizer], tuple[TrainState, Metrics]]:
+    """`make_train_step` before it has a tokenizer, which is an argument; it can be lowered for abstract arguments.
+
+    Raises:
+        UserError: the mesh cannot split the model, or cannot run its attention.
+    """
+    check_implementation(config.model, mesh, training=True)
     model = TransDiff(config.model)
     everywhere = sharding.replicated(mesh)
-    tokenizer = jax.device_put(make_tokenizer(config), everywhere)
 
     def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
@@ -131,15 +143,15 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         latents = tokenizer.draw(moments, rng.key(config.seed, rng.POSTERIOR, state.step))
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
-        gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)
+        with sharding.over(mesh):
+            gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)
         state, more = apply_gradients(state, gradients, metrics["loss"], config)
         return state, metrics | more
 
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    jitted = jax.jit(
+    return jax.jit(
         train_step,
         in_shardings=(state_sharding, sharding.batch_sharding(mesh), everywhere),
         out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )
-    return lambda state, batch: jitted(state, batch, tokenizer)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import benchmark, sharding
-from transdiff_jax.benchmark import benchmark_sample, labels_of
+from transdiff_jax import sharding
+from transdiff_jax.benchmark import measuring
+from transdiff_jax.benchmark.sample import benchmark_sample, labels_of
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.flops import NAIVE, sample_flops
@@ -25,7 +26,7 @@ def run(config=CONFIG, devices=1, **settings):
 
 @pytest.fixture
 def small_peak(monkeypatch):
-    monkeypatch.setitem(benchmark.PEAK_SIZE, "cpu", 64)
+    monkeypatch.setitem(measuring.PEAK_SIZE, "cpu", 64)
 
 
 def test_flops_alone_run_nothing(monkeypatch):

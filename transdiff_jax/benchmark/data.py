@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
+from transdiff_jax.benchmark.measuring import peak_memory, settings
+from transdiff_jax.benchmark.train import timed_steps
 from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.training.state import create_state
@@ -38,13 +39,9 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
         what is not measured is None. With `compare_train`, `images_per_second` and `seconds_per_step` of training,
         and `input_share`: what the step needs of what the input gives, above 1 if it has to wait.
     """
-    record = _settings(config, mesh) | _measure_input(config, repetitions)
-    measured = dict.fromkeys(
-        (
-            *("images_per_second", "seconds_per_step", "flops_per_image", "peak_flops", "mfu"),
-            *("peak_memory_bytes", "compile_seconds", "input_share"),
-        )
-    )
+    record = settings("data", config, mesh, config.train.batch_size) | _settings(config)
+    record |= _measure_input(config, repetitions)
+    measured: dict[str, Any] = {"input_share": None}
     if compare_train:
         sharding.check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
         measured |= _measure_step(config, mesh, repetitions)
@@ -52,13 +49,8 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
     return record | measured
 
 
-def _settings(config: Config, mesh: Mesh) -> dict[str, Any]:
+def _settings(config: Config) -> dict[str, Any]:
     return {
-        "what": "data",
-        "device": mesh.devices.flat[0].device_kind,
-        "devices": mesh.size,
-        "jax": jax.__version__,
-        "batch_size": config.train.batch_size,
         "num_images": config.model.num_images,
         "source": config.data.source,
         "read_threads": config.data.read_threads,
@@ -88,17 +80,11 @@ def _measure_step(config: Config, mesh: Mesh, repetitions: int) -> dict[str, Any
     del local["index"]
     batch = sharding.to_global(local, mesh)
     state, step = create_state(config, mesh), make_train_step(config, mesh)
-    seconds = []
-    for _ in range(1 + repetitions):
-        started = time.monotonic()
-        state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
-        seconds.append(time.monotonic() - started)
+    seconds = timed_steps(step, state, batch, 1 + repetitions)
     typical = statistics.median(seconds[1:])
-    stats = mesh.devices.flat[0].memory_stats() or {}
     return {
         "images_per_second": config.train.batch_size * config.model.num_images / typical,
         "seconds_per_step": typical,
-        "peak_memory_bytes": stats.get("peak_bytes_in_use"),
+        "peak_memory_bytes": peak_memory(mesh),
         "compile_seconds": seconds[0] - typical,
     }

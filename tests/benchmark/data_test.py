@@ -2,7 +2,8 @@ import jax
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import benchmark_data, sharding
+from transdiff_jax import sharding
+from transdiff_jax.benchmark import data as benchmark_data
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.data.digits import prepare_digits
 from transdiff_jax.errors import UserError

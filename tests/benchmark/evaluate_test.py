@@ -2,7 +2,8 @@ import jax
 import pytest
 
 from tests.evaluation.networks import projection
-from transdiff_jax import benchmark_evaluate, sharding
+from transdiff_jax import sharding
+from transdiff_jax.benchmark import evaluate
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation import set_features
@@ -14,12 +15,12 @@ MESH = sharding.make_mesh(MeshConfig())
 def small(monkeypatch):
     compute, params, _ = projection(4)
     monkeypatch.setattr(set_features, "inception_features", compute)
-    monkeypatch.setattr(benchmark_evaluate, "_random_params", lambda: params)
+    monkeypatch.setattr(evaluate, "_random_params", lambda: params)
 
 
 @pytest.mark.usefixtures("small")
 def test_record():
-    record = benchmark_evaluate.benchmark_evaluate(MESH, image_size=4, batch_size=16, repetitions=3)
+    record = evaluate.benchmark_evaluate(MESH, image_size=4, batch_size=16, repetitions=3)
     assert (record["what"], record["devices"], record["jax"]) == ("evaluate", 8, jax.__version__)
     assert (record["batch_size"], record["image_size"], record["images"]) == (16, 4, 48)
     assert record["images_per_second"] == pytest.approx(16 / record["seconds_per_batch"])
@@ -29,4 +30,4 @@ def test_record():
 @pytest.mark.usefixtures("small")
 def test_a_batch_that_does_not_split():
     with pytest.raises(UserError, match="batch_size=12 must be divisible by 8"):
-        benchmark_evaluate.benchmark_evaluate(MESH, image_size=4, batch_size=12, repetitions=3)
+        evaluate.benchmark_evaluate(MESH, image_size=4, batch_size=12, repetitions=3)

@@ -1,0 +1,1 @@
+"""How fast, how large: sampling, training and its input measured; programs for other machines compiled."""

@@ -1,0 +1,181 @@
+"""What a TPU slice would make of a configuration: its program compiled ahead of time, on any host, with no TPU.
+
+The program is the one that training, or sampling of latents, runs there; parameters and batch exist as shapes only.
+KL-16 is not part of it: a training batch holds cached moments.
+"""
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from transdiff_jax import sharding
+from transdiff_jax.benchmark.chips import CHIPS, Chip
+from transdiff_jax.benchmark.hlo import Collective, collectives
+from transdiff_jax.benchmark.measuring import batch_shapes, settings, weightless_tokenizer
+from transdiff_jax.benchmark.sample import batch_flops, jit_sampler
+from transdiff_jax.benchmark.train import flops_per_image
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+from transdiff_jax.flops import evaluations
+from transdiff_jax.training.state import abstract_state
+from transdiff_jax.training.step import jit_train_step
+
+Mode = Literal["train", "sample"]
+
+# libtpu asks these, and otherwise a cloud machine's metadata server, for the slice that it runs on: here, none.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+FULL_REMAT = 4 / 3  # forward, forward again, and a backward pass of twice its cost
+
+
+def prepare() -> None:
+    """Sets what libtpu reads when it is loaded, and keeps JAX itself on the CPU; call before a device is touched.
+
+    Raises:
+        UserError: libtpu is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("--what=aot needs the TPU compiler, which is not installed: pip install 'jax[tpu]'")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")
+
+
+def topology_devices(topology: str, num_slices: int) -> list[jax.Device]:
+    """Devices to compile for.
+
+    Args:
+        topology: a chip of `CHIPS` and the shape of a slice, as in "v5e:4x4".
+        num_slices: slices of that shape, joined by the data center network.
+
+    Raises:
+        UserError: there is no such chip or shape.
+    """
+    if topology.partition(":")[0] not in CHIPS:
+        raise UserError(f"--topology={topology} must be one of {', '.join(CHIPS)} and a shape, as in v5e:4x4")
+    slices = {"num_slices": num_slices} if num_slices > 1 else {}
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **slices).devices)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise UserError(f"--topology={topology}: libtpu knows no such slice: {str(error).splitlines()[0]}") from None
+
+
+def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode) -> dict[str, Any]:
+    """One record of compiling a training step, or the sampling of one batch.
+
+    Args:
+        config: model, mesh, and the settings of the mode; batch sizes are those of all chips together.
+        devices: from `topology_devices`.
+        chip: what they are, an entry of `CHIPS`.
+        mode: which program.
+
+    Returns:
+        Sizes in bytes of one chip; `fits` is false where the compiler refused, and `refused` says why. The expected
+        time is the largest of its terms: what a chip that does all at once, at its peak, would take.
+
+    Raises:
+        UserError: batch, model and mesh do not fit each other.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices)
+    size = config.train.batch_size if mode == "train" else config.sampling.batch_size
+    record = settings("aot", config, mesh, size) | {
+        "mode": mode,
+        "batch_size_per_chip": size / mesh.size,
+        "hbm_bytes": chip.hbm_bytes,
+        "fits": False,
+        "refused": None,
+    }
+    jitted, arguments, flops = _train(config, mesh) if mode == "train" else _sample(config, mesh)
+    started = time.monotonic()
+    try:
+        program = jitted.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return record | {"refused": " ".join(str(error).split())[:400], "compile_seconds": time.monotonic() - started}
+    record["compile_seconds"] = time.monotonic() - started
+    memory = _memory(program)
+    found = collectives(program.as_text())
+    computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
+    slices = config.mesh.dcn_data
+    terms = {
+        "compute": computed / mesh.size / chip.flops,
+        "hbm": _hbm_bytes(config, mesh, mode, memory) / chip.hbm,
+        "ici": sum(c.sent_bytes * c.times for c in found if not c.crosses(mesh.size, slices)) / chip.ici,
+        "dcn": sum(c.sent_bytes * c.times for c in found if c.crosses(mesh.size, slices)) / chip.dcn,
+    }
+    return record | {
+        "memory": memory,
+        "compiled_memory_bytes": memory["peak"],
+        "fits": memory["peak"] <= chip.hbm_bytes,
+        "flops_per_image": flops / size,
+        "collectives": summary(found),
+        "expected_terms": terms,
+        "expected_seconds": max(terms.values()),
+    }
+
+
+def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
+    sharding.check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
+    arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config)
+    rows = config.train.batch_size
+    return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
+
+
+def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
+    size = config.sampling.batch_size
+    sharding.check_batch(size, mesh, "--batch_size")
+    rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=sharding.batch_sharding(mesh))
+    seed = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
+    arguments = abstract_state(config, mesh).params, rows, seed, rows
+    return jit_sampler(config, mesh, naive=False), arguments, batch_flops(config, mesh)
+
+
+def _memory(program: jax.stages.Compiled) -> dict[str, int]:
+    plan = program.memory_analysis()
+    sizes = {
+        "arguments": plan.argument_size_in_bytes,
+        "outputs": plan.output_size_in_bytes,
+        "donated": plan.alias_size_in_bytes,
+        "temporaries": plan.temp_size_in_bytes,
+    }
+    together = sizes["arguments"] + sizes["outputs"] - sizes["donated"] + sizes["temporaries"]
+    return sizes | {"peak": together}
+
+
+def _hbm_bytes(config: Config, mesh: Mesh, mode: Mode, memory: dict[str, int]) -> float:
+    """Traffic of a chip's memory at least: each buffer once each way; sampling reads the weights at every step."""
+    once = memory["arguments"] + memory["outputs"] + 2 * memory["temporaries"]
+    if mode == "train":
+        return once
+    decoder = abstract_state(config, mesh).params["decoder"]
+    weights = sum(leaf.size for leaf in jax.tree.leaves(decoder)) * jnp.dtype(config.model.dtype).itemsize
+    passes = sum(sum(evaluations(image)) for image in config.sampling.of_images(config.model.num_images))
+    return once + passes * weights / mesh.shape[sharding.TENSOR]
+
+
+def summary(found: list[Collective]) -> dict[str, dict[str, int | bool]]:
+    """Collectives by kind: how many instructions, how often they run, bytes of their results in all runs.
+
+    Where a loop's length is not in the text, its body counts once and `complete` is false.
+    """
+    kinds: dict[str, dict[str, int | bool]] = {}
+    for collective in found:
+        entry = kinds.setdefault(collective.kind, {"instructions": 0, "runs": 0, "bytes": 0, "complete": True})
+        entry["instructions"] += 1
+        entry["runs"] += collective.times
+        entry["bytes"] += collective.times * collective.bytes
+        entry["complete"] &= collective.counted
+    return kinds

@@ -1,0 +1,127 @@
+"""Collectives of a compiled program, read from its HLO text."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+_BITS = {"pred": 8, "c64": 64, "c128": 128}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.-]+)")
+_TRIPS = re.compile(r"known_trip_count\W+n\W+(\d+)")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """One collective instruction of a program, as each device runs it."""
+
+    kind: str
+    bytes: int  # of its result on one device
+    times: int  # how often it runs: trip counts of the loops around it multiplied
+    counted: bool  # whether all of those trip counts are known; a loop of unknown length counts once
+    groups: np.ndarray | None  # partitions that exchange, a row for each group; None where all do, or pairs
+
+    @property
+    def sent_bytes(self) -> float:
+        """What a device sends in one run, as a ring does it."""
+        n = 2 if self.groups is None else self.groups.shape[1]
+        if self.kind == "reduce-scatter":
+            return self.bytes * (n - 1)
+        if self.kind == "collective-permute":
+            return self.bytes
+        return self.bytes * (n - 1) / n * (2 if self.kind == "all-reduce" else 1)
+
+    def crosses(self, devices: int, slices: int) -> bool:
+        """Whether devices of several slices exchange; slices are equal runs of a mesh's devices."""
+        if self.groups is None:
+            return slices > 1
+        slice_of = self.groups // (devices // slices)
+        return bool((slice_of != slice_of[:, :1]).any())
+
+
+class _Instruction(NamedTuple):
+    shape: str
+    opcode: str
+    rest: str
+    called: tuple[str, ...]
+    trips: int | None  # of a loop; None where unknown
+
+
+def collectives(text: str) -> list[Collective]:
+    """All collectives of the text of a compiled module."""
+    computations, entry = _parse(text)
+    return list(_walk(computations, entry, 1, True))
+
+
+def shape_bytes(shape: str) -> list[int]:
+    """Bytes of each array of an HLO shape, a tuple of arrays included."""
+    sizes = []
+    for name, dims in _ARRAY.findall(shape):
+        bits = _BITS.get(name) or int(re.search(r"\d+", name).group() if re.search(r"\d+", name) else 0)
+        count = 1
+        for dim in filter(None, dims.split(",")):
+            count *= int(dim)
+        sizes.append(count * bits // 8)
+    return sizes
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    """Instructions that matter (collectives, and those that call computations) by computation; the entry's name."""
+    computations: dict[str, list[_Instruction]] = {}
+    entry, current = "", []
+    for line in text.splitlines():
+        header = _COMPUTATION.match(line)
+        if header:
+            current = computations.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+            continue
+        match = _INSTRUCTION.match(line)
+        if match is None:
+            continue
+        shape, opcode, rest = match.groups()
+        called = tuple(name.strip(" %{}") for group in _CALLED.findall(rest) for name in group.split(","))
+        if called or opcode.removesuffix("-start") in KINDS:
+            trips = _TRIPS.search(rest)
+            current.append(_Instruction(shape, opcode, rest, called, int(trips[1]) if trips else None))
+    return computations, entry
+
+
+def _walk(computations: dict[str, list[_Instruction]], name: str, times: int, counted: bool) -> Iterator[Collective]:
+    for instruction in computations.get(name, ()):
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in KINDS:
+            yield Collective(kind, _result_bytes(kind, instruction), times, counted, _groups(instruction.rest))
+            continue
+        loop = instruction.opcode == "while"
+        trips = (instruction.trips or 1) if loop else 1
+        known = counted and not (loop and instruction.trips is None)
+        for called in instruction.called:
+            yield from _walk(computations, called, times * trips, known)
+
+
+def _result_bytes(kind: str, instruction: _Instruction) -> int:
+    sizes = shape_bytes(instruction.shape)
+    if not instruction.opcode.endswith("-start") or kind == "all-reduce":
+        return sum(sizes)
+    # An asynchronous start is (operand, result, small context): a reduce-scatter's result is smaller than its operand.
+    arrays = sorted(sizes)[-2:]
+    return arrays[0] if kind == "reduce-scatter" else arrays[-1]
+
+
+def _groups(rest: str) -> np.ndarray | None:
+    """Of "{{0,1},{2,3}}", and of the short form "[2,2]<=[2,2]T(1,0)": axes permuted, then read in rows."""
+    short = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest)
+    if short:
+        sizes = [int(size) for size in short[3].split(",")]
+        order = [int(axis) for axis in short[4].split(",")] if short[4] else range(len(sizes))
+        numbers = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+        return numbers.reshape(int(short[1]), int(short[2]))
+    listed = re.search(r"replica_groups=\{(\{[\d,{}]+\})\}", rest)
+    if listed:
+        return np.array([[int(n) for n in row.split(",")] for row in re.findall(r"[\d,]+(?=\})", listed[1])])
+    pairs = re.search(r"source_target_pairs=\{(\{[\d,{}]+\})\}", rest)
+    return np.array([[int(n) for n in row.split(",")] for row in re.findall(r"\d+,\d+", pairs[1])]) if pairs else None

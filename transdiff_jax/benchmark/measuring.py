@@ -1,0 +1,102 @@
+"""What the measurements share: the fields of every record, compiling, timing, the device's measured peak."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax import sharding
+from transdiff_jax.config import Config
+from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, Tokenizer
+
+PEAK_SIZE = {"cpu": 2048}  # side of the matrices whose product shows the peak
+ACCELERATOR_PEAK_SIZE = 8192
+PEAK_REPETITIONS = 10
+# Records name all of these; what was not measured is None.
+MEASURED = (
+    *("images_per_second", "seconds_per_step", "flops_per_image", "peak_flops", "mfu"),
+    *("peak_memory_bytes", "compiled_memory_bytes", "compile_seconds"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled program."""
+
+    call: Callable[..., Any]
+    compile_seconds: float
+    memory_bytes: int | None  # arguments, result and temporaries of one device, as the compiler plans them
+
+
+def settings(what: str, config: Config, mesh: Mesh, batch_size: int) -> dict[str, Any]:
+    """The fields with which every record starts; what is to be measured is None yet."""
+    return {
+        "what": what,
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "jax": jax.__version__,
+        "batch_size": batch_size,
+        "model": dataclasses.asdict(config.model),
+    } | dict.fromkeys(MEASURED)
+
+
+def compile_program(jitted: Callable[..., Any], *arguments: Any) -> Compiled:
+    """Compiles a jitted function for arguments like these."""
+    started = time.monotonic()
+    program = jitted.lower(*arguments).compile()
+    seconds = time.monotonic() - started
+    plan = program.memory_analysis()
+    planned = None
+    if plan is not None:
+        # What is donated is an argument and a result at once.
+        kept = plan.output_size_in_bytes - plan.alias_size_in_bytes
+        planned = plan.argument_size_in_bytes + kept + plan.temp_size_in_bytes
+    return Compiled(program, seconds, planned)
+
+
+def measure_peak(dtype: str) -> float:
+    """FLOP per second of one device in a large matrix product of the compute dtype, the best of some."""
+    size = PEAK_SIZE.get(jax.default_backend(), ACCELERATOR_PEAK_SIZE)
+    matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
+    product = jax.jit(jnp.matmul)
+    times = [seconds(lambda: product(matrix, matrix)) for _ in range(1 + PEAK_REPETITIONS)]
+    return 2 * size**3 / min(times[1:])
+
+
+def peak_memory(mesh: Mesh) -> int | None:
+    """The most bytes that a device has held since the process started; None where it does not tell."""
+    return (mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long a call takes, its result included."""
+    started = time.monotonic()
+    jax.block_until_ready(run())
+    return time.monotonic() - started
+
+
+def weightless_tokenizer(config: Config) -> Tokenizer:
+    """A tokenizer for batches of `batch_shapes`: KL-16 without its network, which cached moments do not ask for."""
+    if config.tokenizer.kind == "kl16":
+        return Kl16Tokenizer({})
+    return PixelTokenizer(config.tokenizer.patch)
+
+
+def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """A global training batch without its data: images of the pixel tokenizer, cached moments of KL-16."""
+    rows, model, data = config.train.batch_size, config.model, config.data
+    if config.tokenizer.kind == "kl16":
+        name, shape = "moments", (model.latent_size, model.latent_size, 2 * model.latent_channels)
+    else:
+        name, shape = "image", (data.image_size, data.image_size, data.image_channels)
+    where = sharding.batch_sharding(mesh)
+    return {
+        "label": jax.ShapeDtypeStruct((rows,), np.int32, sharding=where),
+        name: jax.ShapeDtypeStruct((rows, model.num_images, *shape), np.float32, sharding=where),
+    }
