@@ -50,6 +50,9 @@ def message(values):
         ("model.label_dropout", -0.1, "config.model.label_dropout=-0.1 must be at least 0 and below 1"),
         ("model.dtype", "float16", "config.model.dtype='float16' is not one of 'float32', 'bfloat16'"),
         ("model.remat", "all", "config.model.remat='all' is not one of 'none', 'dots', 'full'"),
+        ("model.attention", "flash", "config.model.attention='flash' is not one of 'xla', 'cudnn'"),
+        ("model.attention", "cudnn", 'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not'),
+        ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1"),
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),
         ("tokenizer.patch", 3, "config.tokenizer.patch=3 must divide config.data.image_size=8"),
         ("tokenizer.patch", 4, "config.model.latent_size=4 must be 2: images of 8 pixels in patches of 4"),
@@ -223,3 +226,9 @@ def test_a_config_file_may_start_from_another(tmp_path):
     )
     config = load_config_dict(tmp_path / "b.py")
     assert (config.seed, config.train.steps) == (3, 9)
+
+
+def test_cudnn_needs_heads_of_a_multiple_of_eight():
+    tiny_config(model={"attention": "cudnn", "dtype": "bfloat16"})
+    with pytest.raises(UserError, match=r"multiple of 8, not config\.model\.width / config\.model\.heads = 4"):
+        tiny_config(model={"attention": "cudnn", "dtype": "bfloat16", "heads": 4})

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from transdiff_jax.cli import benchmark
+from transdiff_jax.config import load_config_dict, make_config
 from transdiff_jax.errors import UserError
+from transdiff_jax.flops import training_flops
 
 CONFIG = Path(__file__).parents[2] / "configs" / "transdiff_l.py"
 L = ["--what=sample", f"--config={CONFIG}", "--flops_only"]
@@ -41,6 +43,10 @@ def test_numbers_out_of_range(capsys, flag):
         ["--what=data", "--image_size=32"],
         ["--what=evaluate", "--compare_train"],
         ["--what=evaluate", f"--config={CONFIG}"],
+        ["--topology=v5e:2x2"],
+        ["--what=train", "--compare_naive"],
+        ["--what=train", "--num_slices=2"],
+        ["--what=aot", "--topology=v5e:2x2", "--repetitions=5"],
     ],
 )
 def test_flags_of_another_measurement(capsys, flags):
@@ -60,3 +66,34 @@ def test_evaluate_needs_no_configuration(capsys, monkeypatch):
     benchmark.FLAGS["image_size"].unparse()
     with pytest.raises(UserError, match="--what=sample needs --config=FILE"):
         benchmark.main()
+
+
+def test_flops_of_a_training_step(capsys):
+    record = run(capsys, "--what=train")
+    assert record["batch_size"] == 64
+    model = make_config(load_config_dict(CONFIG).to_dict()).model
+    assert record["flops_per_image"] == training_flops(model, 4)
+
+
+def test_aot_needs_a_slice(capsys):
+    with pytest.raises(UserError, match="--what=aot needs --topology"):
+        run(capsys, "--noflops_only", "--what=aot")
+
+
+@pytest.mark.parametrize(("mode", "section"), [("train", "train"), ("sample", "sampling")])
+def test_aot_takes_batch_and_slices(capsys, monkeypatch, mode, section):
+    seen = []
+
+    def compile_ahead(config, devices, chip, mode):
+        seen.append((config, devices, chip, mode))
+        return {"what": "aot"}
+
+    monkeypatch.setattr(benchmark.aot, "prepare", lambda: None)
+    monkeypatch.setattr(benchmark.aot, "topology_devices", lambda topology, slices: (topology, slices))
+    monkeypatch.setattr(benchmark.aot, "benchmark_aot", compile_ahead)
+    flags = ["--noflops_only", "--what=aot", "--topology=v6e:2x2", "--num_slices=2", f"--mode={mode}"]
+    assert run(capsys, *flags) == {"topology": "v6e:2x2", "what": "aot"}
+    ((config, devices, chip, asked),) = seen
+    assert (devices, chip, asked) == (("v6e:2x2", 2), benchmark.CHIPS["v6e"], mode)
+    assert config.mesh.dcn_data == 2
+    assert config.to_dict()[section]["batch_size"] == 64

@@ -235,6 +235,30 @@ def test_loss_literal(model):
     np.testing.assert_allclose(similarity, (directions @ directions.swapaxes(1, 2)).mean(), rtol=1e-4)
 
 
+def test_shared_keys_and_values_are_those_of_each_input_alone(model):
+    """Each (image, pair) as a row of its own, with its own condition, projected again: the loss unshared."""
+    latents, labels, draws = batch(model)
+    params, network = random_params(model), TransDiff(model)
+    shared = losses(model, params, latents, labels, draws).flow
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def alone(image, pair):
+        references = latents[:, :image] if image else None
+        variables = {"params": params}
+        features = network.apply(variables, labels, draws.null, references, method="encode").features
+        x, noise = latent_to_tokens(latents[:, image]), draws.noise[:, image, pair]
+        timesteps = draws.timesteps[:, image, pair, None]
+        t = timesteps[..., None] / 1000
+        x_t = ((1 - t) * x + t * noise)[:, None]
+        condition = network.apply(variables, features, method="condition")
+        velocity = network.apply(variables, x_t, timesteps, condition, method="velocity")[:, 0]
+        return ((velocity - (noise - x)) ** 2).mean(axis=(-2, -1))
+
+    for image in range(model.num_images):
+        for pair in range(PAIRS):
+            np.testing.assert_allclose(shared[:, image, pair], alone(image, pair), rtol=1e-5, atol=1e-6)
+
+
 def test_a_row_drops_its_class_for_all_its_images():
     latents, labels, draws = batch(MRAR)
     before = losses(MRAR, random_params(MRAR), latents, labels, draws).flow

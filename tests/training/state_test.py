@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 
 from tests.conftest import tiny_config
 from transdiff_jax import sharding
-from transdiff_jax.config import MeshConfig
+from transdiff_jax.config import MeshConfig, load_config_dict, make_config
 from transdiff_jax.model.transdiff import init_params
 from transdiff_jax.training.parameter_rules import path_name
 from transdiff_jax.training.state import abstract_state, create_state
@@ -51,3 +54,69 @@ def test_averages_start_as_copies_of_given_parameters(config):
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     jax.tree.map(np.testing.assert_array_equal, state.ema[0], params)
     assert int(state.step) == 0
+
+
+# On (data=2, fsdp=2, tensor=2). What stands for a block stands for those of both networks.
+TABLE = {
+    "attention/qkv/kernel": (None, "fsdp", None, "tensor", None),
+    "attention/qkv/bias": (None, None, "tensor", None),
+    "attention/output/kernel": (None, "tensor", None, "fsdp"),
+    "attention/output/bias": (None, "fsdp"),
+    "cross_attention/query/kernel": (None, "fsdp", "tensor", None),
+    "cross_attention/query/bias": (None, "tensor", None),
+    "cross_attention/output/kernel": (None, "tensor", None, "fsdp"),
+    "cross_attention/output/bias": (None, "fsdp"),
+    "mlp/up/kernel": (None, "fsdp", "tensor"),
+    "mlp/up/bias": (None, "tensor"),
+    "mlp/down/kernel": (None, "tensor", "fsdp"),
+    "mlp/down/bias": (None, "fsdp"),
+    "attention_norm/scale": (None, None),
+    "attention_norm/bias": (None, None),
+    "cross_norm/scale": (None, None),
+    "cross_norm/bias": (None, None),
+    "mlp_norm/scale": (None, None),
+    "mlp_norm/bias": (None, None),
+    "modulation": (None, None, "fsdp"),
+    "decoder/condition_projection/kernel": ("fsdp", None),
+    "decoder/condition_projection/bias": (None,),
+    "decoder/input_projection/kernel": (None, "fsdp"),
+    "decoder/input_projection/bias": ("fsdp",),
+    "decoder/keys_values/key/kernel": (None, "fsdp", "tensor", None),
+    "decoder/keys_values/key/bias": (None, "tensor", None),
+    "decoder/keys_values/value/kernel": (None, "fsdp", "tensor", None),
+    "decoder/keys_values/value/bias": (None, "tensor", None),
+    "decoder/output_modulation": (None, "fsdp"),
+    "decoder/output_projection/kernel": ("fsdp", None),
+    "decoder/output_projection/bias": (None,),
+    "decoder/position_embedding": (None, "fsdp"),
+    "decoder/time_embedding/up/kernel": (None, "fsdp"),
+    "decoder/time_embedding/up/bias": ("fsdp",),
+    "decoder/time_embedding/down/kernel": ("fsdp", None),
+    "decoder/time_embedding/down/bias": (None,),
+    "decoder/time_embedding/modulation/kernel": (None, None, "fsdp"),
+    "decoder/time_embedding/modulation/bias": (None, "fsdp"),
+    "encoder/class_embedding": (None, "fsdp"),
+    "encoder/null_class": ("fsdp",),
+    "encoder/mask_embedding": (None, "fsdp"),
+    "encoder/position_embedding": (None, "fsdp"),
+    "encoder/output_position_embedding": (None, "fsdp"),
+    "encoder/reference_projection/kernel": (None, "fsdp"),
+    "encoder/reference_projection/bias": ("fsdp",),
+    "encoder/input_norm/scale": (None,),
+    "encoder/input_norm/bias": (None,),
+    "encoder/output_norm/scale": (None,),
+    "encoder/output_norm/bias": (None,),
+}
+
+
+@pytest.mark.parametrize("size", ["l", "h"])
+def test_sharding_of_every_parameter_of_a_published_model(size):
+    values = load_config_dict(Path(__file__).parents[2] / "configs" / f"transdiff_{size}_mrar.py").to_dict()
+    state = abstract_state(make_config(values), sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    specs, seen = shardings_by_name(state.params), set()
+    for name, spec in specs.items():
+        row = name.split("/blocks/")[-1]
+        assert tuple(spec) == TABLE[row], name
+        seen.add(row)
+    assert seen == TABLE.keys()
+    assert shardings_by_name(state.ema[0]) == specs

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from tests.conftest import tiny_config
 from tests.latents import Photographs, photo_config, save_tiny_weights
 from tests.parameters import random_params
 from transdiff_jax import sharding
+from transdiff_jax.benchmark.measuring import batch_shapes
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.tokenizer import make_tokenizer
-from transdiff_jax.training.state import create_state
-from transdiff_jax.training.step import make_train_step
+from transdiff_jax.training.state import abstract_state, create_state
+from transdiff_jax.training.step import jit_train_step, make_train_step
 
 
 def make_batch(config, seed=0):
@@ -112,13 +114,44 @@ def test_accumulated_equals_full_batch(config):
     assert_trees_close(split.opt_state, full.opt_state, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 8, 1), (4, 1, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 8, 1), (4, 1, 2)], ids=str)
 def test_sharded_equals_single(config, mesh):
     single, single_history = run(config, [make_batch(config)])
     sharded, sharded_history = run(config, [make_batch(config)], mesh)
     for name in ("loss", "gradient_norm"):
         np.testing.assert_allclose(sharded_history[0][name], single_history[0][name], rtol=1e-5, err_msg=name)
     assert_trees_close(sharded.opt_state, single.opt_state, rtol=1e-3, atol=1e-6)
+
+
+def crossing(mesh, **model):
+    """Collectives of a step on images that are larger than the parameters of a layer: (kind, arrays)."""
+    # 24 rows, 48 noisy latents, 23 and 16 tokens: numbers that no parameter has.
+    sizes = {"width": 64, "heads": 4, "encoder_blocks": 3, "decoder_blocks": 5, "class_tokens": 7} | model
+    config = tiny_config(model=sizes | {"dropout": 0.1, "remat": "full"}, train={"batch_size": 24})
+    mesh = sharding.make_mesh(MeshConfig(*mesh))
+    batch = batch_shapes(config, mesh)
+    program = jit_train_step(config, mesh).lower(abstract_state(config, mesh), batch, make_tokenizer(config)).compile()
+    found = re.findall(r"= (\(.*?\)|\S+) (all-[a-z]+|reduce-scatter|collective-permute)\(", program.as_text())
+    arrays = [
+        (kind, [tuple(map(int, dims.split(","))) for dims in re.findall(r"\[([\d,]+)\]", shape)])
+        for shape, kind in found
+    ]
+    return [(kind, dims) for kind, shapes in arrays for dims in shapes]
+
+
+def test_fsdp_moves_weights_and_not_activations():
+    moved = crossing((1, 8, 1))
+    assert ("all-gather", (64, 256)) in moved, "an MLP's weights"
+    # Classes are looked up where their part of the table is: labels, and vectors without tokens.
+    activations = [entry for entry in moved if {24, 48} & set(entry[1]) and math.prod(entry[1]) > 24]
+    assert activations == []
+    assert not [entry for entry in moved if entry[1][:1] in ((3,), (6,)) and len(entry[1]) > 2 and 23 in entry[1]]
+
+
+def test_tensor_parallel_sums_after_a_block_and_gathers_nothing_of_a_batch():
+    moved = crossing((2, 1, 4))
+    assert ("all-reduce", (12, 23, 64)) in moved
+    assert not [dims for kind, dims in moved if kind != "all-reduce" and len(dims) > 2 and dims[0] in (12, 24, 48)]
 
 
 def test_a_step_depends_on_state_and_batch_alone(config):

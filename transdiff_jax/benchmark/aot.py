@@ -120,7 +120,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
         "memory": memory,
         "compiled_memory_bytes": memory["peak"],
         "fits": memory["peak"] <= chip.hbm_bytes,
-        "flops_per_image": flops / size,
+        "flops_per_image": flops / size / (config.model.num_images if mode == "train" else 1),
         "collectives": summary(found),
         "expected_terms": terms,
         "expected_seconds": max(terms.values()),

@@ -13,6 +13,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.-]+)")
 _TRIPS = re.compile(r"known_trip_count\W+n\W+(\d+)")
+_CONSTANT = re.compile(r" s32\[\]\S* constant\((\d+)\)")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 
 
@@ -23,17 +24,17 @@ class Collective(NamedTuple):
     bytes: int  # of its result on one device
     times: int  # how often it runs: trip counts of the loops around it multiplied
     counted: bool  # whether all of those trip counts are known; a loop of unknown length counts once
-    groups: np.ndarray | None  # partitions that exchange, a row for each group; None where all do, or pairs
+    groups: np.ndarray | None  # partitions that exchange, a row for each group; None where the text does not say
 
     @property
     def sent_bytes(self) -> float:
         """What a device sends in one run, as a ring does it."""
-        n = 2 if self.groups is None else self.groups.shape[1]
+        n = math.inf if self.groups is None else self.groups.shape[1]
         if self.kind == "reduce-scatter":
-            return self.bytes * (n - 1)
+            return self.bytes * (1 if self.groups is None else n - 1)
         if self.kind == "collective-permute":
             return self.bytes
-        return self.bytes * (n - 1) / n * (2 if self.kind == "all-reduce" else 1)
+        return self.bytes * (1 - 1 / n) * (2 if self.kind == "all-reduce" else 1)
 
     def crosses(self, devices: int, slices: int) -> bool:
         """Whether devices of several slices exchange; slices are equal runs of a mesh's devices."""
@@ -48,13 +49,19 @@ class _Instruction(NamedTuple):
     opcode: str
     rest: str
     called: tuple[str, ...]
-    trips: int | None  # of a loop; None where unknown
+    trips: int | None  # of a loop, where its own text says so
+
+
+class _Module(NamedTuple):
+    entry: str
+    computations: dict[str, list[_Instruction]]  # those that are collectives, or call other computations
+    limits: dict[str, int]  # of the conditions of counting loops
 
 
 def collectives(text: str) -> list[Collective]:
     """All collectives of the text of a compiled module."""
-    computations, entry = _parse(text)
-    return list(_walk(computations, entry, 1, True))
+    module = _parse(text)
+    return list(_walk(module, module.entry, 1, True))
 
 
 def shape_bytes(shape: str) -> list[int]:
@@ -69,16 +76,21 @@ def shape_bytes(shape: str) -> list[int]:
     return sizes
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """Instructions that matter (collectives, and those that call computations) by computation; the entry's name."""
-    computations: dict[str, list[_Instruction]] = {}
-    entry, current = "", []
+def _parse(text: str) -> _Module:
+    module = _Module("", {}, {})
+    current: list[_Instruction] = []
+    name, constants = "", []
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
-            current = computations.setdefault(header[2], [])
-            entry = header[2] if header[1] else entry
+            name, constants = header[2], []
+            current = module.computations.setdefault(name, [])
+            module = module._replace(entry=name) if header[1] else module
             continue
+        constants += map(int, _CONSTANT.findall(line))
+        # A scan counts from 0 in ones: the condition compares with its length.
+        if "ROOT" in line and " compare(" in line and "direction=LT" in line and len(constants) == 1:
+            module.limits[name] = constants[0]
         match = _INSTRUCTION.match(line)
         if match is None:
             continue
@@ -87,20 +99,24 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
         if called or opcode.removesuffix("-start") in KINDS:
             trips = _TRIPS.search(rest)
             current.append(_Instruction(shape, opcode, rest, called, int(trips[1]) if trips else None))
-    return computations, entry
+    return module
 
 
-def _walk(computations: dict[str, list[_Instruction]], name: str, times: int, counted: bool) -> Iterator[Collective]:
-    for instruction in computations.get(name, ()):
+def _walk(module: _Module, name: str, times: int, counted: bool) -> Iterator[Collective]:
+    for instruction in module.computations.get(name, ()):
         kind = instruction.opcode.removesuffix("-start")
         if kind in KINDS:
             yield Collective(kind, _result_bytes(kind, instruction), times, counted, _groups(instruction.rest))
             continue
-        loop = instruction.opcode == "while"
-        trips = (instruction.trips or 1) if loop else 1
-        known = counted and not (loop and instruction.trips is None)
+        trips = 1 if instruction.opcode != "while" else _trips(module, instruction)
         for called in instruction.called:
-            yield from _walk(computations, called, times * trips, known)
+            yield from _walk(module, called, times * (trips or 1), counted and trips is not None)
+
+
+def _trips(module: _Module, loop: _Instruction) -> int | None:
+    if loop.trips is not None:
+        return loop.trips
+    return next((module.limits[name] for name in loop.called if name in module.limits), None)
 
 
 def _result_bytes(kind: str, instruction: _Instruction) -> int:
@@ -113,7 +129,14 @@ def _result_bytes(kind: str, instruction: _Instruction) -> int:
 
 
 def _groups(rest: str) -> np.ndarray | None:
-    """Of "{{0,1},{2,3}}", and of the short form "[2,2]<=[2,2]T(1,0)": axes permuted, then read in rows."""
+    """Of "{{0,1},{2,3}}"; of "[2,2]<=[2,2]T(1,0)", axes permuted and read in rows; of "mesh['a'=2,'b'=2] {'b'}"."""
+    mesh = re.search(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}", rest)
+    if mesh:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        inside = re.findall(r"'(\w+)'", mesh[2])
+        numbers = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        last = [list(sizes).index(axis) for axis in inside]
+        return np.moveaxis(numbers, last, range(-len(last), 0)).reshape(-1, math.prod(sizes[axis] for axis in inside))
     short = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest)
     if short:
         sizes = [int(size) for size in short[3].split(",")]
