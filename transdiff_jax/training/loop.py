@@ -94,7 +94,8 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
 
 # What a checkpoint's content depends on; other fields of these sections, and all other sections, may change.
 _FIXED = {
-    "model": {field.name for field in dataclasses.fields(ModelConfig)} - {"dtype", "remat", "dropout", "label_dropout"},
+    "model": {field.name for field in dataclasses.fields(ModelConfig)}
+    - {"dtype", "remat", "attention", "dropout", "label_dropout"},
     "train": {"ema_rates", "only"},
 }
 
