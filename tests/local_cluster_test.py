@@ -45,7 +45,13 @@ def test_a_killed_process_is_a_failure():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_all(number):
     code = f'trap "echo got; exit 0" {number.name}; echo ready; while :; do sleep 0.05; done'
-    process = subprocess.Popen([SCRIPT, "2", "--", "bash", "-c", code], stdout=subprocess.PIPE, text=True)
+    # Where the tests run in the background, Ctrl-C may be ignored by all that they start.
+    process = subprocess.Popen(
+        [SCRIPT, "2", "--", "bash", "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     lines = [process.stdout.readline().strip() for _ in range(2)]
     assert sorted(lines) == ["[0] ready", "[1] ready"]
     process.send_signal(number)

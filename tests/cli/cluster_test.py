@@ -162,7 +162,8 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
     job.wait_for("training from step")
     job.launcher.send_signal(signal.SIGTERM)
     assert job.end() == 0, job.text()
-    assert "the same command resumes" in job.text()
+    # The step that all agree on may be the last one, if few are left.
+    assert re.search(rf"the same command resumes|trained to step {STEPS}", job.text())
 
     # A flipped bit in the newest checkpoint.
     steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
