@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv and installs what is missing.
 # Usage: source launch/environment.sh REQUIREMENTS_FILE
 

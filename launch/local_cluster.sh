@@ -32,6 +32,7 @@ for ((process = 0; process < count; process++)); do
   TRANSDIFF_PROCESS=$process "$@" > >(exec sed -u "s/^/[$process] /") 2>&1 &
   number[$!]=$process
 done
+# shellcheck disable=SC2329 # by the traps
 forward() {
   for id in "${!number[@]}"; do kill "-$1" "$id" 2>/dev/null; done
 }

@@ -8,10 +8,10 @@
 # The same command resumes. Ctrl-C here ends the connection only; to save and stop, on any worker: pkill -TERM -f cli.train
 set -euo pipefail
 
-[[ -n ${NAME:-} ]] && (($#)) || {
+if [[ -z ${NAME:-} ]] || (($# == 0)); then
   echo "error: usage: NAME=TPU launch/tpu_pod.sh --config=FILE --workdir=DIR [--config.section.field=VALUE ...]" >&2
   exit 2
-}
+fi
 printf -v flags ' %q' "$@"
 exec gcloud compute tpus tpu-vm ssh "$NAME" --worker=all \
   --command="cd ~/transdiff_jax && JAX_PLATFORMS=tpu,cpu exec .venv/bin/python -m transdiff_jax.cli.train$flags"

@@ -15,6 +15,7 @@ from tests.conftest import tiny_config
 from transdiff_jax import generation, image_writer, sample_set, sharding
 from transdiff_jax.checkpoint import Weights
 from transdiff_jax.config import MeshConfig, make_config
+from transdiff_jax.dispatch import dispatched
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_bytes
 from transdiff_jax.generation import SampleRequest, generate
@@ -331,7 +332,7 @@ def test_the_next_batch_is_dispatched_before_one_is_written():
         events.append(("run", first))
         return first
 
-    for first, _ in generation.dispatched([0, 4, 8], run):
+    for first, _ in dispatched([0, 4, 8], run):
         events.append(("write", first))
     assert events == [("run", 0), ("run", 4), ("write", 0), ("run", 8), ("write", 4), ("write", 8)]
 

@@ -28,6 +28,7 @@ FLOORS = {
     "images": 0,
     "manifest": 0,
     "processes": 0,
+    "dispatch": 0,
     "distributed": 0,
     "run_record": 1,
     "checkpoint_steps": 1,

@@ -5,12 +5,11 @@ records of one file alone: what is in a file depends neither on what was there b
 and a job that was interrupted ends with the bytes of an undisturbed one. Files and folder are in data/latent_job.py.
 """
 
-import collections
 import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -28,6 +27,7 @@ from transdiff_jax.data.latent_format import LatentSettings, Manifest, read_mani
 from transdiff_jax.data.latent_job import LatentJob, ShardContent
 from transdiff_jax.data.records import Source
 from transdiff_jax.data.sources import open_source
+from transdiff_jax.dispatch import dispatched
 from transdiff_jax.errors import UserError
 from transdiff_jax.processes import do_in_first_process, in_first_process
 from transdiff_jax.tokenizer import Kl16Tokenizer, make_tokenizer
@@ -40,7 +40,6 @@ Encode = Callable[[np.ndarray], Encoded]
 
 SHARD_RECORDS = 4096  # of ImageNet's 256x256 latents: 313 files of 134 MB
 LOG_SECONDS = 5.0
-MAX_DISPATCHED = 2  # batches that the device has to do or has done, and that are not written yet
 
 
 def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_records: int = SHARD_RECORDS) -> Manifest:
@@ -138,9 +137,10 @@ def _encode_shards(
     size = config.tokenizer.slice_size * mesh.size
     progress = _Progress(sum(len(settings.source_range(shard)) for shard in shards))
     images = read_batches(source, config.data, {shard: settings.source_range(shard) for shard in shards}, size)
-    batches = _encoded(images, _encoder(tokenizer, size, settings.dtype, mesh))
+    encode = _encoder(tokenizer, size, settings.dtype, mesh)
+    batches = dispatched(images, lambda batch: None if batch.images is None else encode(batch.images))
     skipped = 0
-    with contextlib.closing(batches):
+    with contextlib.closing(images):
         for shard, group in itertools.groupby(batches, key=lambda item: item[0].number):
             with job.write_shard(shard) as content:
                 for batch, encoded in group:
@@ -182,17 +182,6 @@ def _encoder(tokenizer: Kl16Tokenizer, size: int, dtype: str, mesh: Mesh) -> Enc
         return stored, jnp.isfinite(stored).all(axis=(1, 2, 3, 4))
 
     return lambda images: encode(weights, jax.device_put(images, rows))
-
-
-def _encoded(batches: Iterator[ImageBatch], encode: Encode) -> Iterator[tuple[ImageBatch, Encoded]]:
-    """Batches in order, each when the next is dispatched already: while one is written the device has work."""
-    waiting: collections.deque[tuple[ImageBatch, Encoded]] = collections.deque()
-    with contextlib.closing(batches):
-        for batch in batches:
-            waiting.append((batch, None if batch.images is None else encode(batch.images)))
-            if len(waiting) == MAX_DISPATCHED:
-                yield waiting.popleft()
-        yield from waiting
 
 
 class _Progress:

@@ -5,10 +5,9 @@ devices a remade file has the same bytes. Each process writes the rows that its 
 the folder is in sample_set.py.
 """
 
-import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from jax.sharding import Mesh
 
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import Weights
+from transdiff_jax.dispatch import dispatched
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_errors
 from transdiff_jax.image_writer import ImageWriter
@@ -34,7 +34,6 @@ from transdiff_jax.tokenizer.kl16_weights import weights_digest
 GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
 LOG_SECONDS = 5.0
-MAX_DISPATCHED = 2  # batches that the device has to do or has done, and that are not with the writer yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,16 +169,6 @@ def sampler_arguments(weights: Weights, request: SampleRequest, mesh: Mesh, firs
     batch = sharding.from_whole({"labels": labels, "indices": indices}, mesh)
     seed = jax.make_array_from_callback((), sharding.replicated(mesh), lambda _: np.int32(request.seed))
     return weights.params, batch["labels"], seed, batch["indices"]
-
-
-def dispatched(firsts: list[int], run: Callable[[int], Samples]) -> Iterator[tuple[int, Samples]]:
-    """Batches in order, each when the next is dispatched already: while one is written the device has work."""
-    waiting: collections.deque[tuple[int, Samples]] = collections.deque()
-    for first in firsts:
-        waiting.append((first, run(first)))
-        if len(waiting) == MAX_DISPATCHED:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

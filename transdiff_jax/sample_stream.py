@@ -9,9 +9,10 @@ from jax.sharding import Mesh
 
 from transdiff_jax import sharding
 from transdiff_jax.checkpoint import Weights
+from transdiff_jax.dispatch import dispatched
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.image_sets import ImageSet
-from transdiff_jax.generation import SampleRequest, check_labels, dispatched, sample_settings, sampler_arguments
+from transdiff_jax.generation import SampleRequest, check_labels, sample_settings, sampler_arguments
 from transdiff_jax.sampling import Sampler, make_sampler
 
 KIND = "sampled here"
