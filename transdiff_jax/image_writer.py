@@ -79,11 +79,12 @@ class ImageWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Waits for the files that are being written; after an error, drops those that wait."""
+        """Waits for all files, after a UserError of the caller too; after any other error, drops those that wait."""
         try:
             if kind is None:
                 self._wait(0)
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            told = kind is None or issubclass(kind, UserError)
+            self._pool.shutdown(cancel_futures=not told or self._failure is not None)
             with write_errors(self._journal_path):
                 self._journal.close()
