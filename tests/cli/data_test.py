@@ -1,5 +1,6 @@
 """Training on folders and TFDS datasets as a user runs it, with worker processes that nothing must leave behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,7 +46,8 @@ def workers_of(process):
     """Process numbers of the worker processes (and of Python's resource tracker)."""
     found = []
     for task in Path(f"/proc/{process.pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with contextlib.suppress(OSError):  # a thread that has ended since it was listed
+            found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 
