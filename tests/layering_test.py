@@ -30,6 +30,7 @@ FLOORS = {
     "processes": 0,
     "dispatch": 0,
     "distributed": 0,
+    "tpu_compiler": 0,
     "run_record": 1,
     "checkpoint_steps": 1,
     "machine": 0,

@@ -13,7 +13,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from transdiff_jax import distributed
+from transdiff_jax import distributed, tpu_compiler
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 
@@ -47,6 +47,7 @@ def run(
         stops_together: whether they then agree on when to stop at SIGTERM.
     """
     _set_up_logging()
+    tpu_compiler.set_up(os.environ)
 
     def start(argv: list[str]) -> None:
         command = functools.partial(main, argv[1:]) if files else main
