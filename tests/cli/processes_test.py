@@ -43,10 +43,8 @@ def environment():
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "1"}
 
 
-def run(arguments, **options):
-    return subprocess.run(
-        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, **options
-    )
+def run(arguments, timeout=300):
+    return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
 
 
 def start(arguments, log):
@@ -105,6 +103,41 @@ def test_killed_and_terminated_runs_end_like_the_undisturbed_one(tmp_path, data)
 
     assert run(arguments).returncode == 0
     ours, theirs = read_final(disturbed), read_final(straight)
+    assert (ours[0], ours[2]) == (theirs[0], theirs[2])
+    jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def newest_step(workdir):
+    return max([0, *(int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit())])
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_ends_like_the_undisturbed_run(tmp_path):
+    """The network of configs/digits.py; by turns after a random number of checkpoints and in the first seconds."""
+    straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
+    data, draw, kills, steps, every = tmp_path / "data", random.Random(0), 30, 300, 5
+    settings = [
+        f"--config={ROOT}/configs/digits.py",
+        f"--config.data.directory={data}",
+        "--config.optimizer.warmup_steps=5",
+    ]
+    settings += [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={every}"]
+    assert run(command("train", f"--workdir={straight}", *settings), timeout=3600).returncode == 0
+    reached = []
+    for kill in range(kills):
+        process = start(command("train", f"--workdir={disturbed}", *settings), log)
+        until = newest_step(disturbed) + draw.randint(1, max(1, 2 * (steps - newest_step(disturbed)) // (kills - kill)))
+        moment = time.monotonic() + (draw.uniform(0, 15) if kill % 2 else 600)
+        while process.poll() is None and time.monotonic() < moment and newest_step(disturbed) < until:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() in (-signal.SIGKILL, 0), log.read_text()
+        reached.append(newest_step(disturbed))
+    assert reached[kills // 2] < steps, reached
+    assert run(command("train", f"--workdir={disturbed}", *settings), timeout=3600).returncode == 0
+    ours, theirs = read_final(disturbed), read_final(straight)
+    assert theirs[0] == steps
     assert (ours[0], ours[2]) == (theirs[0], theirs[2])
     jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
 
