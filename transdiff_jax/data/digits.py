@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from transdiff_jax.files import locked
 
@@ -37,6 +36,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
     def _generate_examples(self, held_out: bool) -> Iterator[tuple[int, dict]]:
+        from sklearn.datasets import load_digits  # slow to load, and needed once
+
         scans = load_digits()
         for index, (image, label) in enumerate(zip(scans.images, scans.target, strict=True)):
             if (index % HELD_OUT_EVERY == 0) == held_out:

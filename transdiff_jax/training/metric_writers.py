@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from transdiff_jax.processes import is_first
 
@@ -52,6 +51,8 @@ class TensorBoardWriter(_ScalarAndImageWriter):
     """Event files for TensorBoard, without TensorFlow."""
 
     def __init__(self, folder: Path) -> None:
+        from tensorboardX import SummaryWriter  # it loads PyTorch where there is one, which takes seconds
+
         self._events = SummaryWriter(str(folder), flush_secs=10)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
