@@ -1,6 +1,7 @@
 import argparse
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_absent_file():
 
 
 def test_without_pytorch_one_line_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(pth, "torch", None)
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises
     with pytest.raises(UserError, match=r"a\.pth needs PyTorch, .* pip install torch"):
         pth.read_checkpoint(tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"a\.pth needs PyTorch, .* pip install torch"):

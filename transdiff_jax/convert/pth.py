@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,6 @@ import numpy as np
 from transdiff_jax.convert.table import Shape, Tensors
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import atomic_path
-
-try:
-    import torch
-except ModuleNotFoundError:  # an optional extra: nothing but conversion needs it
-    torch = None
 
 _MODEL, _EMA, _ARGS = "model", "model_ema", "args"
 _ZIP_START = b"PK\x03\x04"
@@ -91,14 +87,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     rebuild = np.empty(0).__reduce__()[0]
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64")]
     names = [(rebuild, f"{module}.multiarray._reconstruct") for module in ("numpy.core", "numpy._core")]
-    content = _load(path, [*names, np.ndarray, np.dtype, *dtypes])
+    torch, content = _require_torch(path), _load(path, [*names, np.ndarray, np.dtype, *dtypes])
     if not isinstance(content, Mapping) or not all(isinstance(v, np.ndarray | torch.Tensor) for v in content.values()):
         raise UserError(f"{path} does not hold a dictionary of arrays")
     return {str(name): torch.as_tensor(value).detach().double().numpy() for name, value in content.items()}
 
 
 def _load(path: Path, allowed: Sequence[Any] = (argparse.Namespace,)) -> Any:
-    _require_torch(path)
+    torch = _require_torch(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     zipped = _check_archive(path)
@@ -141,7 +137,8 @@ def _refusal(message: str) -> str:
 def _tensors(content: Any, path: str | Path, key: str) -> MappedTensors:
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{path} is not a checkpoint: its {key!r} is not a dictionary of tensors")
-    others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    tensor = _require_torch(path).Tensor
+    others = [name for name, value in content.items() if not isinstance(value, tensor)]
     if others:
         raise UserError(f"{path} is not a checkpoint: {others[0]!r} of its {key!r} is not a tensor")
     return MappedTensors(content)
@@ -153,10 +150,14 @@ def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapp
     Raises:
         UserError: PyTorch is missing, or the file cannot be written.
     """
-    _require_torch(path)
-    content: dict[str, Any] = {_MODEL: _as_torch(model)}
+    torch = _require_torch(path)
+
+    def tensors(arrays: Tensors) -> dict[str, Any]:
+        return {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()}
+
+    content: dict[str, Any] = {_MODEL: tensors(model)}
     if ema is not None:
-        content[_EMA] = _as_torch(ema)
+        content[_EMA] = tensors(ema)
     content |= {"epoch": 0, _ARGS: argparse.Namespace(**args)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,10 +167,12 @@ def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapp
         raise UserError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
 
 
-def _as_torch(tensors: Tensors) -> dict[str, Any]:
-    return {name: torch.from_numpy(np.require(tensor, requirements="W")) for name, tensor in tensors.items()}
-
-
-def _require_torch(path: Path) -> None:
-    if torch is None:
-        raise UserError(f"{path} needs PyTorch, which is not installed: pip install torch (a CPU build will do)")
+def _require_torch(path: str | Path) -> ModuleType:
+    """PyTorch, an optional extra, which takes seconds to load: where a file asks for it, and not before."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{path} needs PyTorch, which is not installed: pip install torch (a CPU build will do)"
+        ) from None
+    return torch

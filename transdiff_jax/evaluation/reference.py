@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from transdiff_jax.convert.pth import read_arrays
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception import WIDTHS
 from transdiff_jax.evaluation.statistics import Gaussian
@@ -46,8 +47,6 @@ def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: in
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix in (".pt", ".pth"):
-        from transdiff_jax.convert.pth import read_arrays  # it loads PyTorch, which takes seconds
-
         arrays, num_images = read_arrays(path), 0
     else:
         arrays, num_images = _read_npz(path)
