@@ -34,7 +34,7 @@ STATE, RUN = "state", "run"
 
 
 class _Manager(ocp.CheckpointManager):
-    """Saves when it is told to, and does not ask JAX for a stop by the step: its numbers are not those of StopRequest."""
+    """Saves when it is told to, and leaves asking JAX for a stop to `StopRequest`, whose numbers are not the steps."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
