@@ -63,6 +63,7 @@ class FeatureExtractor:
             out_shardings=everywhere,
         )
         self._mesh = mesh
+        self._held = sharding.held_rows(batch_size, mesh)
 
     def __call__(self, batches: Iterable[Images]) -> Iterator[Extracted]:
         """Features of each batch in turn.
@@ -87,10 +88,9 @@ class FeatureExtractor:
     def _start(self, batch: Images) -> Extracted:
         if len(batch) > self.batch_size:
             raise ValueError(f"{len(batch)} images are more than a batch of {self.batch_size}")
-        held = sharding.held_rows(self.batch_size, self._mesh)
-        images = batch[held[held < len(batch)]]
+        images = batch[self._held[self._held < len(batch)]]
         own = {"images": images, "digests": digest_images(images)}
-        filled = {name: _fill(rows, len(held)) for name, rows in own.items()}
+        filled = {name: _fill(rows, len(self._held)) for name, rows in own.items()}
         return self._compute(self._params, sharding.to_global(filled, self._mesh))
 
 
