@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import sample_stream, sharding
+from transdiff_jax import sharding
 from transdiff_jax.checkpoint import Weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
@@ -36,26 +36,23 @@ def stream(labels=LABELS, weights=WEIGHTS, **settings):
 
 def test_every_sample_once_and_in_order():
     images = stream()
-    pieces = list(images.read())
-    assert [len(piece) for piece in pieces] == [8, 8, 4]
     expected = np.stack([np.arange(20), LABELS], axis=1)[:, None, :, None]
-    np.testing.assert_array_equal(np.concatenate(pieces), expected)
+    for size in (8, 5, 16, 1, 64):
+        batches = list(images.batches(size))
+        assert all(len(batch) == size for batch in batches[:-1])
+        np.testing.assert_array_equal(np.concatenate(batches), expected)
     assert (images.source, images.labels, images.num_classes) == ("a run", list(LABELS), 10)
     assert images.record["settings"]["checkpoint_sha256"] == "digest"
-    np.testing.assert_array_equal(np.concatenate(list(images.read())), expected)
 
 
 def test_samples_that_are_not_finite():
     with pytest.raises(UserError, match="sample 9 holds values that are not finite: the weights may be damaged"):
-        list(stream(bad=[9, 11]).read())
+        list(stream(bad=[9, 11]).batches(8))
 
 
-def test_requests_that_cannot_work(monkeypatch):
+def test_requests_that_cannot_work():
     with pytest.raises(UserError, match="class 10 does not exist"):
         stream(labels=(10,))
     config = dataclasses.replace(WEIGHTS.config, sampling=dataclasses.replace(WEIGHTS.config.sampling, batch_size=4))
     with pytest.raises(UserError, match="--batch_size=4 must be divisible by 8"):
         stream(weights=dataclasses.replace(WEIGHTS, config=config))
-    monkeypatch.setattr(sample_stream.jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match=r"in one process only: write them with cli\.sample and give --samples"):
-        stream()

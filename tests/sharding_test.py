@@ -119,6 +119,14 @@ def test_parameter_that_the_mesh_cannot_split_is_named():
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)])
+def test_rows_that_a_process_holds_make_the_batch(sizes):
+    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    rows = np.arange(16 * 3).reshape(16, 3)
+    batch = sharding.to_global({"rows": rows[sharding.held_rows(16, mesh)]}, mesh)
+    np.testing.assert_array_equal(batch["rows"], rows)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)])
 def test_a_whole_batch_is_sharded_and_read_back_once(sizes):
     mesh = sharding.make_mesh(MeshConfig(*sizes))
     rows = np.arange(16 * 3).reshape(16, 3)

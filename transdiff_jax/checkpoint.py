@@ -33,6 +33,13 @@ LOCK = ".lock"
 STATE, RUN = "state", "run"
 
 
+class _Manager(ocp.CheckpointManager):
+    """Saves when it is told to, and leaves asking JAX for a stop to `StopRequest`, whose numbers are not the steps."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class CheckpointStore:
     """The checkpoints of one run, in `workdir`/checkpoints."""
 
@@ -53,7 +60,7 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
-        self._manager = ocp.CheckpointManager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
+        self._manager = _Manager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
 
     def _take_lock(self, workdir: Path) -> None:
         self._lock = lock(workdir / LOCK)

@@ -1,5 +1,6 @@
 """What one process of a job does for all of them."""
 
+import hashlib
 from collections.abc import Callable
 
 import jax
@@ -43,3 +44,10 @@ def do_in_first_process(action: Callable[[], object]) -> None:
         return np.zeros(0, bool)
 
     in_first_process(run, 0)
+
+
+def check_same(value: str, message: str) -> None:
+    """Raises a UserError of `message` in all processes unless all have the same `value`; every process calls this."""
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    if np.ptp(multihost_utils.process_allgather(digest), axis=0).any():
+        raise UserError(message)

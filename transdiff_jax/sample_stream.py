@@ -1,6 +1,6 @@
 """Samples that are scored and not written: one batch of images in memory, whatever their number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from transdiff_jax import sharding
 from transdiff_jax.checkpoint import Weights
 from transdiff_jax.dispatch import dispatched
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.image_sets import ImageSet
 from transdiff_jax.generation import SampleRequest, check_labels, sample_settings, sampler_arguments
 from transdiff_jax.sampling import Sampler, make_sampler
@@ -19,7 +20,12 @@ KIND = "sampled here"
 
 
 def sampled_images(
-    weights: Weights, request: SampleRequest, mesh: Mesh, source: str, sampler: Sampler | None = None
+    weights: Weights,
+    request: SampleRequest,
+    mesh: Mesh,
+    source: str,
+    sampler: Sampler | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> ImageSet:
     """A set of images that are sampled when it is read: the same as cli.sample writes for the same request.
 
@@ -29,30 +35,56 @@ def sampled_images(
         mesh: the devices.
         source: what to call the set.
         sampler: of this configuration, where there is one already, since a new one compiles again.
+        stopped: asked after each batch; the set ends before that batch if it says so, in all processes alike.
 
     Raises:
-        UserError: labels out of range, a batch that does not split over the devices, several processes.
+        UserError: labels out of range, a batch that does not split over the devices.
     """
-    if jax.process_count() > 1:
-        raise UserError("samples are scored in one process only: write them with cli.sample and give --samples")
     check_labels(request, weights.config.model.num_classes)
     sharding.check_batch(weights.config.sampling.batch_size, mesh, "--batch_size")
     sampler = sampler or make_sampler(weights.config, mesh)
     record = {"settings": sample_settings(weights, request), "config": weights.config.to_dict()}
-    return ImageSet(source, KIND, lambda: _sample(sampler, weights, request, mesh), record)
+
+    def batches(size: int) -> Iterator[Images]:
+        return _rebatch(_sample(sampler, weights, request, mesh, stopped), size)
+
+    return ImageSet(source, KIND, batches, record)
 
 
-def _sample(sampler: Sampler, weights: Weights, request: SampleRequest, mesh: Mesh) -> Iterator[np.ndarray]:
+def _sample(
+    sampler: Sampler, weights: Weights, request: SampleRequest, mesh: Mesh, stopped: Callable[[], bool]
+) -> Iterator[np.ndarray]:
+    """Each batch of results, in all processes: those of a batch are few, and the extractor deals rows out otherwise."""
     count, size = len(request.labels), weights.config.sampling.batch_size
+    everywhere = jax.jit(lambda made: (made.images[:, -1], made.finite), out_shardings=sharding.replicated(mesh))
     firsts = list(range(0, count, size))
-    for first, made in dispatched(firsts, lambda first: sampler(*sampler_arguments(weights, request, mesh, first))):
+    for first, made in dispatched(
+        firsts, lambda first: everywhere(sampler(*sampler_arguments(weights, request, mesh, first)))
+    ):
         rows = min(size, count - first)
-        finite = np.asarray(made.finite)[:rows]
+        images, finite = (np.asarray(array)[:rows] for array in made)
         if not finite.all():
             raise UserError(
                 f"sample {first + int(np.argmin(finite))} holds values that are not finite: the weights may be damaged "
                 "or untrained, or overflow in config.model.dtype"
             )
-        yield np.asarray(made.images)[:rows, -1]
+        if stopped():
+            return
+        yield images
         if (first // size) % 100 == 0:
             logging.info("sampled and scored %d of %d", first + rows, count)
+
+
+def _rebatch(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in runs of `size`, the last one shorter."""
+    pending: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        pending.append(piece)
+        count += len(piece)
+        while count >= size:
+            rows = np.concatenate(pending)
+            yield rows[:size]
+            pending, count = [rows[size:]], count - size
+    if count:
+        yield np.concatenate(pending)

@@ -179,6 +179,12 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     return shardings
 
 
+def held_rows(count: int, mesh: Mesh) -> np.ndarray:
+    """Which of the `count` rows of a batch this process's devices hold, in the order that `to_global` takes them in."""
+    parts = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
+    return np.unique(np.concatenate([np.arange(count)[part] for part in parts]))
+
+
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch -> arrays of the whole batch, sharded over the mesh."""
     sharding = batch_sharding(mesh)

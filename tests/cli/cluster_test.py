@@ -37,6 +37,7 @@ class Job:
 
     def __init__(self, folder, count, arguments, **variables):
         self.log = folder / f"log-{time.monotonic_ns()}"
+        self.module = arguments[2]  # after the interpreter and -m
         with self.log.open("w") as log:
             self.launcher = subprocess.Popen(
                 cluster(count, arguments), cwd=ROOT, env=environment() | variables, stdout=log, stderr=subprocess.STDOUT
@@ -50,7 +51,7 @@ class Job:
         listed = subprocess.run(
             ["ps", "--ppid", str(self.launcher.pid), "-o", "pid=,args="], capture_output=True, text=True
         ).stdout
-        return sorted(int(line.split()[0]) for line in listed.splitlines() if "transdiff_jax.cli" in line)
+        return sorted(int(line.split()[0]) for line in listed.splitlines() if self.module in line)
 
     def wait_for(self, pattern):
         deadline = time.monotonic() + 240
@@ -159,7 +160,7 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
 
     # SIGTERM to all, as schedulers send it.
     job = Job(tmp_path, 2, arguments)
-    job.wait_for("training from step")
+    job.wait_for(r"step \d+: loss")  # so that there is something new to save
     job.launcher.send_signal(signal.SIGTERM)
     assert job.end() == 0, job.text()
     # The step that all agree on may be the last one, if few are left.

@@ -10,6 +10,7 @@ from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.inception import inception_features
+from transdiff_jax.evaluation.pixel_digest import digest_images
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.inception import make_params
 
@@ -23,31 +24,37 @@ def compute(params, images):
     return {"a": jax.numpy.tanh(flat @ params), "b": flat.sum(axis=1, keepdims=True)}
 
 
-def extract(mesh, batch_size, pieces):
-    batches = list(FeatureExtractor(compute, WEIGHTS, mesh, batch_size)(pieces))
-    assert all(len(batch["a"]) == batch_size for batch in batches[:-1])
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in ("a", "b")}
+def extract(mesh, batch_size, cuts=None):
+    batches = np.split(IMAGES, range(batch_size, len(IMAGES), batch_size) if cuts is None else cuts)
+    found = list(FeatureExtractor(compute, WEIGHTS, mesh, batch_size)(batches))
+    assert [len(extracted.digests) for extracted in found] == [len(batch) for batch in batches]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *found)
 
 
 @pytest.mark.parametrize("batch_size", [8, 16, 24])
 @pytest.mark.parametrize("mesh", [{}, {"data": 2, "fsdp": 4}, {"tensor": 2}], ids=str)
-def test_batch_devices_and_pieces_change_nothing(batch_size, mesh):
+def test_batch_devices_and_cuts_change_nothing(batch_size, mesh):
     mesh = sharding.make_mesh(MeshConfig(**mesh))
-    for cuts in ([], [1, 1, 9, 20], range(1, 21)):
-        found = extract(mesh, batch_size, np.split(IMAGES, cuts))
-        np.testing.assert_allclose(found["a"], EXPECTED, rtol=1e-5, atol=1e-6)
-        assert found["b"].shape == (21, 1)
+    for cuts in (None, [1, 1, 9, 17], range(1, 21)):
+        found = extract(mesh, batch_size, cuts)
+        np.testing.assert_allclose(found.features["a"], EXPECTED, rtol=1e-5, atol=1e-6)
+        assert found.features["b"].shape == (21, 1)
+        np.testing.assert_array_equal(found.digests, digest_images(IMAGES))
 
 
 def test_one_device_takes_any_batch_size():
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-    np.testing.assert_allclose(extract(mesh, 5, [IMAGES])["a"], EXPECTED, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(extract(mesh, 5).features["a"], EXPECTED, rtol=1e-5, atol=1e-6)
 
 
 def test_no_images_no_features():
     mesh = sharding.make_mesh(MeshConfig())
     assert list(FeatureExtractor(compute, WEIGHTS, mesh, 8)([])) == []
-    assert list(FeatureExtractor(compute, WEIGHTS, mesh, 8)([IMAGES[:0]])) == []
+
+
+def test_a_batch_that_is_too_large():
+    with pytest.raises(ValueError, match="9 images are more than a batch of 8"):
+        list(FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 8)([IMAGES[:9]]))
 
 
 def test_a_batch_that_does_not_split():
@@ -62,8 +69,9 @@ def test_inception_on_eight_devices_is_inception_on_one():
     for devices, batch_size in ((1, 3), (8, 8)):
         mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
         extractor = FeatureExtractor(partial(inception_features, names=names), params, mesh, batch_size)
-        batches = list(extractor([IMAGES[:8]]))
-        found.append({name: np.concatenate([batch[name] for batch in batches]) for name in names})
+        batches = np.split(IMAGES[:8], range(batch_size, 8, batch_size))
+        extracted = [batch.features for batch in extractor(batches)]
+        found.append({name: np.concatenate([features[name] for features in extracted]) for name in names})
     for name in names:
         one, eight = (features[name] for features in found)
         assert one.shape == eight.shape == (8, one.shape[1])

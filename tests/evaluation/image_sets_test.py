@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tiny_config
+from transdiff_jax.data.decoding import decode
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation import image_sets
 from transdiff_jax.evaluation.image_sets import open_images, sampler_settings
@@ -19,8 +20,10 @@ SETTINGS = {"labels": [0, 0, 1, 1, 2, 2, 3], "seed": 4}
 DETAILS = {"config": tiny_config().to_dict()}
 
 
-def read(path):
-    return np.concatenate(list(open_images(path, "--samples").read()))
+def read(path, size=3):
+    batches = list(open_images(path, "--samples").batches(size))
+    assert all(len(batch) == size for batch in batches[:-1])
+    return np.concatenate([batch[np.arange(len(batch))] for batch in batches])
 
 
 def write_samples(folder, images=IMAGES, settings=SETTINGS):
@@ -48,13 +51,11 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
 
 
-def test_a_sample_set_is_its_results_alone_in_order(finished, monkeypatch):
-    monkeypatch.setattr(image_sets, "PIECE", 3)
+def test_a_sample_set_is_its_results_alone_in_order(finished):
     images = open_images(finished, "--samples")
     assert (images.kind, images.labels, images.num_classes) == ("sample set", SETTINGS["labels"], 10)
-    pieces = list(images.read())
-    assert [len(piece) for piece in pieces] == [3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(pieces), IMAGES)
+    assert [len(batch) for batch in images.batches(3)] == [3, 3, 1]
+    np.testing.assert_array_equal(read(finished), IMAGES)
     np.testing.assert_array_equal(read(finished / "samples.npz"), IMAGES)
     assert sampler_settings(images.record) == {"seed": 4, "num_labels": 7}
 
@@ -63,7 +64,17 @@ def test_a_set_of_more_than_a_shard(tmp_path):
     many = np.zeros((SHARD_SIZE + 2, 1, 1, 3), np.uint8)
     many[:, 0, 0, :2] = np.stack(np.divmod(np.arange(len(many)), 256), axis=-1)
     folder = write_samples(tmp_path / "many", many, {"labels": [0] * len(many), "seed": 0})
-    np.testing.assert_array_equal(read(folder), many)
+    np.testing.assert_array_equal(read(folder, size=100), many)
+
+
+def test_only_the_first_image_and_those_that_are_asked_for_are_read(finished, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(image_sets, "decode", lambda data, channels: decoded.append(data) or decode(data, channels))
+    second = list(open_images(finished, "--samples").batches(4))[1]
+    assert second[np.array([], int)].shape == (0, *IMAGES.shape[1:])
+    np.testing.assert_array_equal(second[np.array([2, 0])], IMAGES[[6, 4]])
+    expected = [(finished / "images" / f"{index:06d}.png").read_bytes() for index in (0, 4, 6)]
+    assert sorted(decoded) == sorted(expected)
 
 
 def test_a_folder_in_the_order_of_paths(tmp_path):

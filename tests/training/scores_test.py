@@ -74,5 +74,5 @@ def test_a_model_that_cannot_be_scored_goes_on(tmp_path, caplog):
 def test_a_job_that_is_asked_to_end_does_not_wait_for_scores(tmp_path, caplog):
     calls = itertools.count()
     assert made_scores(tmp_path, stopped=lambda: next(calls) >= 1) == {}
-    assert next(calls) == 3, "one batch, none after it, and no scores of what there is"
+    assert next(calls) == 3, "the second batch is not awaited, and there are no scores of the first"
     assert "step 2 has no scores: the job is asked to end" in caplog.text

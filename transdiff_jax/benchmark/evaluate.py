@@ -1,4 +1,4 @@
-"""How fast images are scored: images per second from pixels on the host through Inception to features on the host.
+"""How fast images are scored: images per second from pixels on the host, which are digested too, to features there.
 
 Random weights and random pixels: no files are needed, and what pixels and weights are does not change the time.
 """

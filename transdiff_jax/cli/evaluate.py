@@ -7,8 +7,8 @@ python -m transdiff_jax.cli.evaluate --samples=DIR|FILE.npz --make-reference=STA
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-import jax
 from absl import flags, logging
 from jax.sharding import Mesh
 
@@ -29,6 +29,7 @@ from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.files import write_errors, write_json
 from transdiff_jax.generation import SampleRequest
+from transdiff_jax.processes import do_in_first_process
 from transdiff_jax.sample_stream import sampled_images
 from transdiff_jax.sampling import balanced_labels
 
@@ -99,8 +100,6 @@ def _check_flags() -> None:
         _refuse((NUM_SAMPLES.name, SAMPLING.batch_size.name, *SAMPLING.names()), "goes with --workdir only")
     if MAKE_REFERENCE.value is not None:
         _refuse((PROTOCOL.name, CERTIFICATE_FILE.name), "does not go with --make-reference, which scores nothing")
-    if jax.process_count() > 1:
-        raise UserError("cli.evaluate runs in one process, on all devices of its machine")
 
 
 def _refuse(names: tuple[str, ...], reason: str) -> None:
@@ -135,10 +134,9 @@ def _images(mesh: Mesh) -> ImageSet:
 
 
 def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) -> None:
-    found = collect(extractor, images.read(), images.source)
-    write_reference(
-        out, found.pooled_statistics.gaussian(images.source), found.spatial_statistics.gaussian(images.source)
-    )
+    found = collect(extractor, images.batches(extractor.batch_size), images.source)
+    pooled, spatial = (part.gaussian(images.source) for part in (found.pooled_statistics, found.spatial_statistics))
+    do_in_first_process(lambda: write_reference(out, pooled, spatial))
     logging.info("statistics of %d images are in %s", found.count, out)
 
 
@@ -146,14 +144,18 @@ def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWe
     protocol = PROTOCOLS[PROTOCOL.value]
     reference = load_reference(app.folder(REFERENCE.value), extractor)
     logging.info("features of %s", images.source)
-    features = collect(extractor, images.read(), images.source)
+    features = collect(extractor, images.batches(extractor.batch_size), images.source)
     scores = make_scores(features, reference, protocol)
     certificate = make_certificate(scores, protocol, images, features, reference, inception, mesh)
-    print("\n".join(format_table(certificate)), flush=True)  # first: a full disk must not take the scores with it
-    with write_errors(out):
-        write_json(out, certificate)
+    do_in_first_process(lambda: _publish(certificate, out))
     logging.info("the certificate is %s", out)
 
 
+def _publish(certificate: dict[str, Any], out: Path) -> None:
+    print("\n".join(format_table(certificate)), flush=True)  # first: a full disk must not take the scores with it
+    with write_errors(out):
+        write_json(out, certificate)
+
+
 if __name__ == "__main__":
-    app.run(main, FLAGS)
+    app.run(main, FLAGS, several=True)

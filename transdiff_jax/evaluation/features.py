@@ -1,15 +1,33 @@
 """Features of any number of images over a mesh of devices, in order."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
+from transdiff_jax.evaluation.pixel_digest import digest_images
 
 Features = dict[str, np.ndarray]  # float32 [n, width] by name
+
+
+class Images(Protocol):
+    """Images of one size: an array uint8 [n, height, width, c], or what reads those of them that are asked for."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The images of these row numbers [m], uint8 [m, height, width, c]."""
+
+
+class Extracted(NamedTuple):
+    """What there is to know of n images; the same in all processes."""
+
+    features: Features
+    digests: np.ndarray  # of their pixels, uint8 [n, 32]
 
 
 class FeatureExtractor:
@@ -35,27 +53,30 @@ class FeatureExtractor:
             UserError: the batch does not split evenly over the devices.
         """
         sharding.check_batch(batch_size, mesh, "--inception_batch_size")
-        everywhere = sharding.replicated(mesh)
+        self.batch_size = batch_size
+        rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self._params = jax.device_put(params, everywhere)
-        # Every process reads all features: the scores are of the whole set.
+        # Every process gets all of what each has made of its rows: the scores are of the whole set.
         self._compute = jax.jit(
-            compute, in_shardings=(everywhere, sharding.batch_sharding(mesh)), out_shardings=everywhere
+            lambda params, batch: Extracted(compute(params, batch["images"]), batch["digests"]),
+            in_shardings=(everywhere, rows),
+            out_shardings=everywhere,
         )
         self._mesh = mesh
-        self._batch_size = batch_size
+        self._held = sharding.held_rows(batch_size, mesh)
 
-    def __call__(self, images: Iterable[np.ndarray]) -> Iterator[Features]:
+    def __call__(self, batches: Iterable[Images]) -> Iterator[Extracted]:
         """Features of each batch in turn.
 
         Args:
-            images: pieces of any length, uint8 [n, height, width, c], all of one image size; with several processes,
-                each passes all of them.
+            batches: at most `batch_size` images each, all of one size. In a job of several processes each has the
+                same batches, and reads of them the images that its own devices take.
 
-        Yields:
-            Features of the next `batch_size` images (of the rest, at the end).
+        Raises:
+            ValueError: a batch of more images.
         """
         waiting = None
-        for batch in _rebatch(images, self._batch_size):
+        for batch in batches:
             # The next batch is on its way before this one's features are waited for.
             started = self._start(batch), len(batch)
             if waiting is not None:
@@ -64,26 +85,18 @@ class FeatureExtractor:
         if waiting is not None:
             yield _read(*waiting)
 
-    def _start(self, batch: np.ndarray) -> dict[str, jax.Array]:
-        missing = self._batch_size - len(batch)
-        padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        return self._compute(self._params, sharding.from_whole({"images": padded}, self._mesh)["images"])
+    def _start(self, batch: Images) -> Extracted:
+        if len(batch) > self.batch_size:
+            raise ValueError(f"{len(batch)} images are more than a batch of {self.batch_size}")
+        images = batch[self._held[self._held < len(batch)]]
+        own = {"images": images, "digests": digest_images(images)}
+        filled = {name: _fill(rows, len(self._held)) for name, rows in own.items()}
+        return self._compute(self._params, sharding.to_global(filled, self._mesh))
 
 
-def _read(features: dict[str, jax.Array], count: int) -> Features:
-    return {name: np.asarray(value)[:count] for name, value in features.items()}
+def _fill(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(rows, ((0, count - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
 
-def _rebatch(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same rows in runs of `size`, the last one shorter."""
-    pending: list[np.ndarray] = []
-    count = 0
-    for piece in pieces:
-        pending.append(piece)
-        count += len(piece)
-        while count >= size:
-            rows = np.concatenate(pending)
-            yield rows[:size]
-            pending, count = [rows[size:]], count - size
-    if count:
-        yield np.concatenate(pending)
+def _read(extracted: Extracted, count: int) -> Extracted:
+    return jax.tree.map(lambda rows: np.asarray(rows)[:count], extracted)

@@ -1,7 +1,8 @@
 """Sets of images to score: a sample set of cli.sample, a folder of image files, an ADM `.npz`.
 
-All are read a few at a time and in a fixed order. What does not fit together ends in one line: a set with a damaged or
-missing image, or with images of several sizes, has no score.
+All are read a few at a time and in a fixed order; of image files a process reads those that its own devices take. What
+does not fit together ends in one line: a set with a damaged or missing image, or with images of several sizes, has no
+score.
 """
 
 import concurrent.futures
@@ -18,12 +19,13 @@ import numpy as np
 
 from transdiff_jax.data.decoding import UnreadableImage, decode
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.reference import read_images
 from transdiff_jax.finished_set import FinishedSet, read_finished
+from transdiff_jax.processes import check_same
 from transdiff_jax.sample_set import RECORD, THREADS
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-PIECE = 256  # images read at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ImageSet:
 
     source: str  # where they are, or how they are made
     kind: str
-    read: Callable[[], Iterator[np.ndarray]]  # pieces uint8 [n, height, width, 1 or 3], of one size
+    batches: Callable[[int], Iterator[Images]]  # of so many images (of the rest, at the end) with 1 or 3 channels
     record: Mapping[str, Any] | None = None  # samples.json, of a sample set
 
     @property
@@ -47,7 +49,7 @@ class ImageSet:
 
 
 def open_images(path: Path, flag: str) -> ImageSet:
-    """The set that a folder or a file holds; images themselves are read later.
+    """The set that a folder or a file holds; images themselves are read later. All processes call this together.
 
     Args:
         path: a sample set of cli.sample (it has samples.json, and is checked against it), a folder of PNG and JPEG
@@ -55,20 +57,31 @@ def open_images(path: Path, flag: str) -> ImageSet:
         flag: how the user named it, for errors.
 
     Raises:
-        UserError: there is no such set, or it is a sample set that is not complete.
+        UserError: there is no such set, it is a sample set that is not complete, or not all processes see the same.
     """
     if path.is_file():
         if path.suffix != ".npz":
             raise UserError(f"{flag}={path} is neither a folder of images nor a .npz file")
-        return ImageSet(str(path), "npz", lambda: read_images(path, PIECE))
+        _check_seen_by_all(path, flag, path.stat().st_size)
+        # Every process reads the whole file: what is compressed has no places to begin at, and the checksum, which
+        # finds damage, is over all bytes.
+        return ImageSet(str(path), "npz", functools.partial(read_images, path))
     if not path.is_dir():
         raise UserError(f"{flag}={path}: no such folder or file")
     if (path / RECORD).exists():
-        return _sample_set(read_finished(path))
+        finished = read_finished(path)
+        _check_seen_by_all(path, flag, finished.digests)
+        return _sample_set(finished)
     files = sorted(_image_files(path))
     if not files:
         raise UserError(f"{flag}={path} holds no images ({', '.join(SUFFIXES)}), and no {RECORD} of cli.sample")
-    return ImageSet(str(path), "folder", lambda: _read_files(path, dict.fromkeys(files)))
+    _check_seen_by_all(path, flag, files)
+    return ImageSet(str(path), "folder", functools.partial(_file_batches, path, dict.fromkeys(files)))
+
+
+def _check_seen_by_all(path: Path, flag: str, content: object) -> None:
+    message = f"{flag}={path} is not the same in all processes of the job: put it where all of them see one copy"
+    check_same(str(content), message)
 
 
 def _sample_set(finished: FinishedSet) -> ImageSet:
@@ -78,8 +91,8 @@ def _sample_set(finished: FinishedSet) -> ImageSet:
         raise UserError(f"{finished.folder / RECORD} is not a record of cli.sample ({error!r} in it)") from None
     if len(labels) != len(finished.digests):
         raise UserError(f"{finished.folder} has {len(finished.digests)} images for {len(labels)} labels")
-    read = functools.partial(_read_files, finished.folder, finished.digests)
-    return ImageSet(str(finished.folder), "sample set", read, finished.record)
+    batches = functools.partial(_file_batches, finished.folder, finished.digests)
+    return ImageSet(str(finished.folder), "sample set", batches, finished.record)
 
 
 def _image_files(folder: Path) -> Iterator[str]:
@@ -90,22 +103,40 @@ def _image_files(folder: Path) -> Iterator[str]:
                 yield (Path(parent) / name).relative_to(folder).as_posix()
 
 
-def _read_files(folder: Path, digests: Mapping[str, str | None]) -> Iterator[np.ndarray]:
-    """Pieces of uint8 [n, height, width, 3] of files below a folder; a digest that is given must match."""
+def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) -> Iterator[Images]:
+    """Files below a folder, as RGB; a digest that is given must match."""
     names = list(digests)
-    first: tuple[int, ...] | None = None
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(names), PIECE):
-            piece = names[start : start + PIECE]
-            images = list(pool.map(lambda name: _read_image(folder / name, digests[name]), piece))
-            first = images[0].shape if first is None else first
-            for name, image in zip(piece, images, strict=True):
-                if image.shape != first:
-                    raise UserError(
-                        f"{folder / name} has {_size(image.shape)} pixels, and {folder / names[0]} {_size(first)}: "
-                        "scores are of images of one size"
-                    )
-            yield np.stack(images)
+    shape = _read_image(folder / names[0], digests[names[0]]).shape
+    for start in range(0, len(names), size):
+        yield _FileBatch(folder, {name: digests[name] for name in names[start : start + size]}, names[0], shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FileBatch:
+    """Image files of one size, each of which is read when it is asked for."""
+
+    folder: Path
+    digests: Mapping[str, str | None]
+    first: str  # file of the whole set, which every process reads, so that all compare sizes with the same
+    shape: tuple[int, ...]  # of its image
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        names = list(self.digests)
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            images = list(pool.map(self._read, (names[row] for row in rows)))
+        return np.array(images, np.uint8).reshape(len(rows), *self.shape)
+
+    def _read(self, name: str) -> np.ndarray:
+        image = _read_image(self.folder / name, self.digests[name])
+        if image.shape != self.shape:
+            raise UserError(
+                f"{self.folder / name} has {_size(image.shape)} pixels, and {self.folder / self.first} "
+                f"{_size(self.shape)}: scores are of images of one size"
+            )
+        return image
 
 
 def _read_image(path: Path, digest: str | None) -> np.ndarray:

@@ -45,7 +45,8 @@ def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
     if not stored.num_images:
         return ReferenceSet(str(path), digest, 0, stored.pooled, stored.spatial, None, fitted=False)
     logging.info("features of the reference's images in %s", path)
-    found = collect(extractor, open_images(path, "--reference").read(), str(path))
+    images = open_images(path, "--reference")
+    found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = stored.pooled, stored.spatial
     if pooled is None:
         pooled = found.pooled_statistics.gaussian(str(path))

@@ -1,7 +1,6 @@
 """Everything that scores need of one set of images, collected in one pass: images themselves are not kept."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -9,8 +8,9 @@ from jax.sharding import Mesh
 
 from transdiff_jax import sharding
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.features import FeatureExtractor, Features
+from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images
 from transdiff_jax.evaluation.inception import WIDTHS, inception_features
+from transdiff_jax.evaluation.pixel_digest import digest_set
 from transdiff_jax.evaluation.statistics import FeatureStatistics
 
 POOLED, SPATIAL, LOGITS = "2048", "spatial", "logits_unbiased"
@@ -37,9 +37,9 @@ class SetFeatures:
         self.source = source
         self.pooled_statistics = FeatureStatistics(WIDTHS[POOLED])
         self.spatial_statistics = FeatureStatistics(WIDTHS[SPATIAL])
-        self.pixels_sha256 = ""
         self._pooled: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
+        self._digests: list[np.ndarray] = []
 
     @property
     def count(self) -> int:
@@ -56,12 +56,18 @@ class SetFeatures:
         """Logits without the last bias, float32 [n, classes]."""
         return np.concatenate(self._logits)
 
-    def add(self, features: Features) -> None:
-        """Takes the features of the next images.
+    @property
+    def pixels_sha256(self) -> str:
+        """The digest of the pixels of all images in order; the same in any container and any number of processes."""
+        return digest_set(np.concatenate(self._digests))
+
+    def add(self, extracted: Extracted) -> None:
+        """Takes what was made of the next images.
 
         Raises:
             UserError: a feature is not a finite number.
         """
+        features = extracted.features
         for values in features.values():
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
@@ -74,32 +80,23 @@ class SetFeatures:
         self.spatial_statistics.add(features[SPATIAL])
         self._pooled.append(features[POOLED])
         self._logits.append(features[LOGITS])
+        self._digests.append(extracted.digests)
 
 
-def collect(extractor: FeatureExtractor, pieces: Iterable[np.ndarray], source: str) -> SetFeatures:
-    """Features of all images, and the digest of their pixels.
+def collect(extractor: FeatureExtractor, batches: Iterable[Images], source: str) -> SetFeatures:
+    """Features of all images, and the digest of their pixels; the same in all processes, each of which calls this.
 
     Args:
         extractor: from `make_extractor`.
-        pieces: uint8 [n, height, width, 1 or 3], of one size.
+        batches: of the extractor's size, images of one size with 1 or 3 channels.
         source: what to call the set in errors and warnings.
 
     Raises:
         UserError: no images, or features that are not finite.
     """
-    found, digest = SetFeatures(source), hashlib.sha256()
-    for features in extractor(_digested(pieces, digest)):
-        found.add(features)
+    found = SetFeatures(source)
+    for extracted in extractor(batches):
+        found.add(extracted)
     if not found.count:
         raise UserError(f"{source} holds no images")
-    found.pixels_sha256 = digest.hexdigest()
     return found
-
-
-def _digested(pieces: Iterable[np.ndarray], digest: "hashlib._Hash") -> Iterator[np.ndarray]:
-    """The same pieces; the digest is of the pixels as RGB, so that it is the same in any container."""
-    for number, piece in enumerate(pieces):
-        if number == 0:
-            digest.update(f"{piece.shape[1]}x{piece.shape[2]}".encode())
-        digest.update(np.broadcast_to(piece, (*piece.shape[:3], 3)).tobytes())
-        yield piece

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.processes import is_first
 
 BLOCK = 1024  # rows: few enough for memory, and enough that joining a block costs less than its product
 
@@ -96,7 +97,7 @@ class FeatureStatistics:
             count, mean, scatter = _join(self._moments, _moments_of(np.concatenate(self._pending)))
         if not np.isfinite(mean).all() or not np.isfinite(scatter).all():
             raise UserError(f"{source}: features are not finite; are the network's weights right?")
-        if warning := rank_warning(count, self.width):
+        if (warning := rank_warning(count, self.width)) and is_first():  # all processes have the same statistics
             logging.warning("%s: %s", source, warning)
         return Gaussian(mean.copy(), scatter / (count - 1))
 

@@ -146,7 +146,7 @@ class _Run:
         progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
         try:
             step = first
-            while step < last and not self.stop.reached(step):
+            while step < last and not self.stop.reached():
                 step += 1
                 batch = next(self.data)
                 indices = batch.pop("index")
@@ -175,7 +175,7 @@ class _Run:
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
         if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
-            self.writer.write_scalars(step, self.scores(step, state.ema[0], lambda: self.stop.asked))
+            self.writer.write_scalars(step, self.scores(step, state.ema[0], self.stop.reached))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

@@ -1,10 +1,8 @@
 """Scores of a model while it is trained."""
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 from absl import logging
 from jax.sharding import Mesh
 
@@ -18,6 +16,7 @@ from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import SetFeatures, collect, make_extractor
 from transdiff_jax.generation import SampleRequest
 from transdiff_jax.model.transdiff import Params
+from transdiff_jax.processes import is_first
 from transdiff_jax.sample_stream import sampled_images
 from transdiff_jax.sampling import Sampler, balanced_labels, make_sampler
 
@@ -29,10 +28,8 @@ class TrainingScores:
         """Reads the network and the reference.
 
         Raises:
-            UserError: a file that cannot be used, or several processes.
+            UserError: a file that cannot be used.
         """
-        if jax.process_count() > 1:
-            raise UserError(f"config.eval.every={config.eval.every} scores in one process only: set it to 0")
         self._config, self._mesh = config, mesh
         inception = load_inception(Path(config.eval.inception).expanduser())
         self._extractor = make_extractor(inception.params, mesh, None)
@@ -40,7 +37,7 @@ class TrainingScores:
         self._sampler: Sampler | None = None
 
     def __call__(self, step: int, params: Params, stopped: Callable[[], bool]) -> dict[str, float]:
-        """Scores of samples of an average, by the names under which they are logged.
+        """Scores of samples of an average, by the names under which they are logged; every process calls this.
 
         A model that cannot be scored now (its samples are not finite, for instance) is told in a warning and has no
         scores: that is no reason to end its training.
@@ -48,7 +45,7 @@ class TrainingScores:
         Args:
             step: of training.
             params: the average.
-            stopped: whether the job is asked to end, which scores must not hold up.
+            stopped: whether the job is to end, which scores must not hold up; the same in all processes.
         """
         problem: object = None
         try:
@@ -58,7 +55,8 @@ class TrainingScores:
         if stopped():
             problem = "the job is asked to end"
         if problem is not None:
-            logging.warning("step %d has no scores: %s", step, problem)
+            if is_first():  # it is the same in all
+                logging.warning("step %d has no scores: %s", step, problem)
             return {}
         protocol = self._config.eval.protocol
         scores = make_scores(features, self._reference, PROTOCOLS[protocol])
@@ -72,5 +70,5 @@ class TrainingScores:
         c, source = self._config, f"samples of step {step}"
         weights = Weights(c, params, f"ema {c.train.ema_rates[0]}", step, digest="")
         request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model)), c.seed)
-        images = sampled_images(weights, request, self._mesh, source, self._sampler)
-        return collect(self._extractor, itertools.takewhile(lambda _: not stopped(), images.read()), source)
+        images = sampled_images(weights, request, self._mesh, source, self._sampler, stopped)
+        return collect(self._extractor, images.batches(self._extractor.batch_size), source)
