@@ -176,6 +176,22 @@ def test_load_each_kind_of_weights(pristine, mesh, state):
         jax.tree.map(np.testing.assert_array_equal, weights.params, expected)
 
 
+def test_weights_are_read_split_over_the_mesh(pristine, state):
+    mesh = sharding.make_mesh(MeshConfig(1, 4, 2))
+    params = load_weights(pristine, mesh).params
+
+    def check(leaf, expected, abstract):
+        np.testing.assert_array_equal(leaf, expected)
+        assert leaf.sharding.is_equivalent_to(abstract.sharding, leaf.ndim)
+        assert {shard.data.shape for shard in leaf.addressable_shards} == {abstract.sharding.shard_shape(leaf.shape)}
+
+    jax.tree.map(check, params, state.ema[0], abstract_state(CONFIG, mesh).params)
+    kernel = params["decoder"]["blocks"]["mlp"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size / 8
+    with pytest.raises(UserError, match="heads=2 must be divisible by 8, the mesh's tensor devices"):
+        load_weights(pristine, sharding.make_mesh(MeshConfig(1, 1, 8)))
+
+
 def test_weights_that_do_not_exist(pristine, tmp_path, mesh):
     with pytest.raises(UserError, match=r"averages of rates \(0.9, 0.5\), none of 0.7"):
         load_weights(pristine, mesh, ema_rate=0.7)

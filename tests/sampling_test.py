@@ -1,12 +1,13 @@
 import dataclasses
 import functools
-import re
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.collectives import moved
 from tests.conftest import tiny_config
 from tests.parameters import random_params
 from transdiff_jax import rng, sampling, sharding
@@ -16,6 +17,7 @@ from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.flow.path import sde_drift
 from transdiff_jax.flow.solvers import Solver
 from transdiff_jax.flow.timesteps import solver_grid
+from transdiff_jax.images import to_uint8
 from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.encoder import Prefix
 from transdiff_jax.model.transdiff import TransDiff, init_params
@@ -31,11 +33,15 @@ from transdiff_jax.sampling import (
     sample_latents,
     time_table,
 )
+from transdiff_jax.training.state import abstract_state
 
 SHAPE = (16, 4)  # tokens and channels of a tiny latent
 STEPS = 3
-ONE_STEP = tiny_config(sampling={"steps": STEPS, "guidance": (1.5,), "noise_scale": 0.9})
-MRAR = tiny_config(mrar=True, sampling=dataclasses.asdict(ONE_STEP.sampling))
+# Four heads, which tensor parallelism can split over four devices.
+ONE_STEP, MRAR = (
+    tiny_config(mrar, model={"heads": 4}, sampling={"steps": STEPS, "guidance": (1.5,), "noise_scale": 0.9})
+    for mrar in (False, True)
+)
 LABELS = np.array([3, 0, 9, 3, 7, 1, 5, 2], np.int32)
 INDICES = np.array([0, 1, 2, 3, 40, 1000, 49_999, 7], np.int32)
 
@@ -460,25 +466,58 @@ def test_other_batch_sizes_differ_by_a_grey_level_at_most(config, rows):
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "data_fsdp_tensor"])
-def test_sharded_sampler_is_that_of_one_device(config, sizes):
-    mesh = sharding.make_mesh(MeshConfig(*sizes))
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2)], ids=str)
+def test_sharded_sampler_is_that_of_one_device(config, sizes, monkeypatch):
+    monkeypatch.setattr(sampling, "to_uint8", lambda pixels: pixels)  # rounding would hide small differences
+    mesh = sharding.make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     boxed = jax.eval_shape(lambda: init_params(config.model, 0))
     params = jax.device_put(random_params(config.model), sharding.tree_shardings(boxed, mesh))
     made, finite = make_sampler(config, mesh, all_images=True)(params, LABELS, np.int32(5), INDICES)
     assert finite.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 1)
     assert made.sharding.is_equivalent_to(sharding.batch_sharding(mesh), made.ndim)
-    difference = np.asarray(made).astype(int) - images_on_one_device(config)
+    noise = SeededNoise(jnp.int32(5), jnp.asarray(INDICES))
+    latents = latents_of(config.model, config.sampling, random_params(config.model), LABELS, noise)
+    assert_close(made, unpatchify(latents, 2))
+    difference = np.asarray(to_uint8(made)).astype(int) - images_on_one_device(config)
     assert np.abs(difference).max() <= 1
+
+
+# --- what moves between devices ---
 
 
 def test_rows_of_a_sharded_batch_stay_where_they_are(config):
     labels = np.arange(32, dtype=np.int32) % 10
     sampler = make_sampler(config, sharding.make_mesh(MeshConfig()))
     weights = sampler.tokenizer, random_params(config.model)
-    program = sampler.jitted.lower(weights, labels, np.int32(5), labels).compile().as_text()
-    moves = re.findall(r"= (\S+) (?:all-\w+|collective-\w+|reduce-scatter)\(", program)
-    assert moves == ["s32[]"]  # how many classes the shards hold at most
+    program = sampler.jitted.lower(weights, labels, np.int32(5), labels).compile()
+    assert moved(program) == [("all-reduce", ())]  # how many classes the shards hold at most
+
+
+def crossing(mesh):
+    """What moves between devices when guided MRAR sequences are sampled."""
+    # 24 rows, 48 of pairs, 16, 4 and 11 tokens: numbers that no parameter has.
+    sizes = {"width": 64, "heads": 4, "encoder_blocks": 2, "decoder_blocks": 5, "class_tokens": 7}
+    config = tiny_config(mrar=True, model=sizes, sampling={"steps": 5, "guidance": (1.5,)})
+    mesh = sharding.make_mesh(MeshConfig(*mesh))
+    sampler, rows = make_sampler(config, mesh), jax.ShapeDtypeStruct((24,), jnp.int32)
+    weights = sampler.tokenizer, abstract_state(config, mesh).params
+    return moved(sampler.jitted.lower(weights, rows, jax.ShapeDtypeStruct((), jnp.int32), rows).compile())
+
+
+def test_fsdp_moves_weights_and_not_activations():
+    arrays = crossing((1, 8, 1))
+    assert ("all-gather", (64, 256)) in arrays, "an MLP's weights"
+    assert {kind for kind, _ in arrays} == {"all-gather", "all-reduce"}
+    # Neither whole batches nor a device's rows, alone or in pairs.
+    assert [entry for entry in arrays if {24, 48} & set(entry[1]) or entry[1][:1] in ((3,), (6,))] == []
+    # What is summed: the time table, and how many classes a device holds at most.
+    assert sorted(dims for kind, dims in arrays if kind == "all-reduce") == [(), (5, 64)]
+
+
+def test_tensor_parallel_sums_after_a_block_and_gathers_nothing():
+    arrays = crossing((2, 1, 4))
+    assert {kind for kind, _ in arrays} == {"all-reduce"}
+    assert ("all-reduce", (24, 16, 64)) in arrays, "pairs of 12 rows"
 
 
 # --- labels ---

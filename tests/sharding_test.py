@@ -142,8 +142,8 @@ def test_a_whole_batch_is_sharded_and_read_back_once(sizes):
 @pytest.mark.parametrize(
     ("sizes", "fields", "fragment"),
     [
-        ((1, 1, 8), {}, "config.model.heads=2 must be divisible by config.mesh.tensor=8"),
-        ((1, 8, 1), {"width": 12}, "config.model.width=12 must be divisible by config.mesh.fsdp=8"),
+        ((1, 1, 8), {}, "config.model.heads=2 must be divisible by 8, the mesh's tensor devices"),
+        ((1, 8, 1), {"width": 12}, "config.model.width=12 must be divisible by 8, the mesh's fsdp devices"),
     ],
 )
 def test_model_that_the_mesh_cannot_split_is_named_before_compiling(sizes, fields, fragment):

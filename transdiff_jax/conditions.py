@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transdiff_jax import sharding
 from transdiff_jax.model.encoder import Prefix
 from transdiff_jax.model.transdiff import Params, TransDiff
 from transdiff_jax.nn.attention import GuidedPair, KeysValues, append_tokens
@@ -63,7 +64,8 @@ def first_conditions(
     _check_splice(model, labels, splice)
 
     def encode(classes: Array) -> Prefix:
-        prefix = model.apply(variables, jnp.maximum(classes, 0), classes == NULL, method="start")
+        classes, split = sharding.gather_inside(classes, params)
+        prefix = model.apply({"params": split}, jnp.maximum(classes, 0), classes == NULL, method="start")
         return prefix._replace(cache=_swap_rows(prefix.cache))
 
     own, null = encode_distinct(encode, labels.reshape(labels.size), shards, with_null=guided)

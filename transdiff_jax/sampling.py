@@ -23,7 +23,7 @@ from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.images import to_uint8
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
-from transdiff_jax.nn.attention import check_implementation
+from transdiff_jax.nn.attention import GuidedPair, KeysValues, check_implementation
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
 Array = jax.Array
@@ -180,11 +180,15 @@ def _velocity(
 ) -> VelocityFn:
     """The velocity under conditions, guided at those times of the table whose weight asks for it."""
 
+    def velocity(x: Array, t: Array, keys_values: KeysValues | GuidedPair) -> Array:
+        x, split = sharding.gather_inside(x, params)
+        return model.apply({"params": split}, x, table.at(t), keys_values, method="velocity_at")
+
     def single(x: Array, t: Array) -> Array:
-        return model.apply({"params": params}, x, table.at(t), conditions.conditional, method="velocity_at")
+        return velocity(x, t, conditions.conditional)
 
     def pair(x: Array, t: Array) -> Array:
-        return model.apply({"params": params}, x, table.at(t), conditions.pair(), method="velocity_at")
+        return velocity(x, t, conditions.pair())
 
     def guided(x: Array, t: Array) -> Array:
         return guide(pair, weight_at(t))(x, t)

@@ -68,8 +68,13 @@ def _by_batches(
 ) -> np.ndarray:
     """A sharded function of rows [n, ...], a sampling batch at a time."""
     size, rows = config.sampling.batch_size, rows.astype(np.int32)
+
+    def on_mesh(params: Params, rows: Array) -> Array:
+        with sharding.over(mesh):
+            return measure(params, rows)
+
     # Each process is to see the whole result.
-    run = jax.jit(measure, out_shardings=sharding.replicated(mesh))
+    run = jax.jit(on_mesh, out_shardings=sharding.replicated(mesh))
     made = []
     for first in range(0, len(rows), size):
         padded = rows[np.minimum(np.arange(first, first + size), len(rows) - 1)]

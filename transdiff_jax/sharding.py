@@ -57,15 +57,15 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 )
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all (or the given) devices.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None, field: str = "config.mesh") -> Mesh:
+    """A mesh of all (or the given) devices; `field` names the setting in errors.
 
     Raises:
         UserError: the sizes do not multiply to the number of devices, or do not fit the slices that they are in.
     """
     devices = _all_devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
-    shown = f"config.mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor})"
+    shown = f"{field}=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor})"
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"{shown}: sizes must be at least 1, and at most one may be -1 (the devices that remain)")
     known = math.prod(size for size in sizes if size != -1)
@@ -126,6 +126,17 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None if name is None else axes[name] for name in names)))
 
 
+def gather_inside(x: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
+    """Both as they are, for a loop's body in which `x` changes: what FSDP splits is gathered there, in each step.
+
+    Without it the compiler gathers what all steps share before the loop, and every device holds the whole model.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape[FSDP] == 1:
+        return x, weights
+    return jax.lax.optimization_barrier((x, weights))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -152,7 +163,7 @@ def check_model(model: ModelConfig, mesh: Mesh) -> None:
         (model.width, f"config.model.width={model.width}", fsdp, FSDP),
     ):
         if size % split:
-            raise UserError(f"{field} must be divisible by config.mesh.{axis}={split}")
+            raise UserError(f"{field} must be divisible by {split}, the mesh's {axis} devices")
 
 
 def tree_shardings(boxed: Any, mesh: Mesh) -> Any:

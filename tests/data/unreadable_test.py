@@ -110,7 +110,7 @@ def test_too_many_stop_the_run_and_a_resumed_one_at_once(photo_config, tmp_path)
     message = str(caught.value)
     assert message.startswith("4 of 16 records (25.00%) of config.data.source='folder:")
     assert "more than config.data.max_unreadable=0.2: " in message
-    assert str(tmp_path / "unreadable_records.json") in message
+    assert str(tmp_path / "unreadable_records*.json") in message
     assert sum(name in message for name in BAD.values()) == 3
     assert "\n" not in message
     assert len(report(tmp_path)["unreadable"]) == 4
@@ -155,6 +155,22 @@ def test_each_process_has_a_report_of_its_own(photo_config, tmp_path, monkeypatc
         written = json.loads((tmp_path / f"unreadable_records.{process}.json").read_text())
         found |= {entry["index"] for entry in written["unreadable"]}
     assert found == set(BAD)
+
+
+def test_the_limit_is_on_the_reports_of_all_processes(photo_config, tmp_path, monkeypatch):
+    assert {index % 2 for index in BAD} == {0, 1}
+    batches(photo_config(), tmp_path)
+    entries = report(tmp_path)
+    for process in range(2):
+        own = [entry for entry in entries["unreadable"] if entry["index"] % 2 == process]
+        (tmp_path / f"unreadable_records.{process}.json").write_text(json.dumps(entries | {"unreadable": own}))
+    (tmp_path / "unreadable_records.json").unlink()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        TrainingData(photo_config(data={"max_unreadable": 0.25}), tmp_path).close()
+        with pytest.raises(UserError, match="4 of 16 records"):
+            TrainingData(photo_config(data={"max_unreadable": 0.2}), tmp_path)
 
 
 @pytest.fixture

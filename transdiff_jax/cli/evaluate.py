@@ -82,7 +82,7 @@ def main() -> None:
     _check_flags()
     mesh = sharding.make_mesh(MeshConfig())
     out = _out_path()
-    images = _images(mesh)
+    images = _images(SAMPLING.mesh())
     inception = load_inception(app.folder(INCEPTION.value))
     extractor = make_extractor(inception.params, mesh, INCEPTION_BATCH_SIZE.value)
     if MAKE_REFERENCE.value is not None:

@@ -7,11 +7,10 @@ import dataclasses
 
 from absl import flags
 
-from transdiff_jax import sharding
 from transdiff_jax.checkpoint import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
-from transdiff_jax.config import Config, MeshConfig, make_config
+from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import SampleRequest, generate
 from transdiff_jax.sampling import balanced_labels
@@ -77,7 +76,7 @@ def _request(config: Config) -> SampleRequest:
 
 def main() -> None:
     """Loads the run's average and writes the samples."""
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = SAMPLING.mesh()
     weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
     generate(weights, _request(weights.config), app.folder(OUT.value), mesh)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
+from jax.sharding import Mesh
 
-from transdiff_jax.config import Config, SamplingConfig, make_config
+from transdiff_jax import sharding
+from transdiff_jax.config import Config, MeshConfig, SamplingConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 
@@ -32,14 +34,31 @@ class SamplingFlags:
         self.ema_rate = flags.DEFINE_float(
             "ema_rate", None, "Which average to sample from; default: the run's first.", flag_values=flag_values
         )
+        self._mesh = flags.DEFINE_list(
+            "mesh",
+            ["-1", "1", "1"],
+            "Devices as DATA,FSDP,TENSOR, one of them -1 for what remains; --mesh=1,-1,1 splits the weights over all.",
+            flag_values=flag_values,
+        )
         self._tokenizer = flags.DEFINE_string(
             "tokenizer", None, "Folder of KL-16 weights (cli.convert); default: the run's.", flag_values=flag_values
         )
 
     def names(self) -> list[str]:
         """All flags but --batch_size."""
-        holders = (self.seed, self.ema_rate, self._tokenizer)
+        holders = (self.seed, self.ema_rate, self._mesh, self._tokenizer)
         return [*(holder.name for holder in holders), *self._lists, *self._values]
+
+    def mesh(self) -> Mesh:
+        """The mesh of all devices to sample on.
+
+        Raises:
+            UserError: not three whole numbers, or sizes that do not fit the devices.
+        """
+        sizes = numbers("--mesh", self._mesh.value, int)
+        if len(sizes) != 3:
+            raise UserError(f"--mesh={','.join(self._mesh.value)} must be DATA,FSDP,TENSOR, such as --mesh=1,-1,1")
+        return sharding.make_mesh(MeshConfig(*sizes), field="--mesh")
 
     def apply(self, config: Config) -> Config:
         """A run's configuration with the settings that were given on the command line.

@@ -16,6 +16,8 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.files import write_errors, write_json
 
 _NAMED = 3  # records in the message of an error
+_FIELDS = ("index", "id", "reason")  # of a record in the report
+_REPORTS = "unreadable_records{process}.json"
 
 
 def read_members(source: Source, members: np.ndarray) -> tuple[list[Record], np.ndarray, np.ndarray]:
@@ -60,25 +62,26 @@ def _next_readable(source: Source, index: int, taken: set[int]) -> tuple[int, Re
 
 
 class UnreadableReport:
-    """What a run has met of them, kept in a file of its workdir that a resumed run goes on with.
+    """What a run has met of them, kept in files of its workdir that a resumed run goes on with.
 
-    Each process of a run has a file of its own, and counts what it has read itself.
+    Each process of a run writes a file of its own, of what it has read itself; the limit is on all of them together.
     """
 
     def __init__(self, workdir: Path, source: Source, config: DataConfig) -> None:
         process = f".{jax.process_index()}" if jax.process_count() > 1 else ""
-        self.path = workdir / f"unreadable_records{process}.json"
+        self.path = workdir / _REPORTS.format(process=process)
         self._source, self._limit = source, config.max_unreadable
         # Indices mean the same only in the same records.
         self._origin = {"source": config.source, "split": config.split, "records": len(source)}
-        self._entries = self._read()
+        self._entries = self._from_before()
         self._check()
 
     def add(self, replaced: np.ndarray) -> None:
         """Notes the failed records of a batch (-1: none).
 
         Raises:
-            UserError: they are now more than `config.data.max_unreadable` allows, or the file cannot be written.
+            UserError: they and those of the other processes are now more than `config.data.max_unreadable` allows, or
+                the file cannot be written.
         """
         new = set(replaced[replaced >= 0].tolist()) - self._entries.keys()
         if not new:
@@ -98,28 +101,40 @@ class UnreadableReport:
             return str(error)
         return "read without an error at the second attempt"
 
-    def _read(self) -> dict[int, dict[str, Any]]:
+    def _from_before(self) -> dict[int, dict[str, Any]]:
         if not self.path.exists():
             return {}
-        try:
-            report = json.loads(self.path.read_text())
-            entries = {int(entry["index"]): entry for entry in report.pop("unreadable")}
-            ids = [entry["id"] for entry in entries.values()]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{self.path} is no report of unreadable records: delete it, or mend it") from None
-        if report != self._origin:
-            logging.warning("%s is of other data (%s): it will be written anew", self.path, report)
+        entries = self._read(self.path)
+        if entries is None:
+            logging.warning("%s is of other data: it will be written anew", self.path)
             return {}
-        logging.info("%d unreadable record(s) in %s from before", len(ids), self.path)
+        logging.info("%d unreadable record(s) in %s from before", len(entries), self.path)
         return entries
 
+    def _read(self, path: Path) -> dict[int, dict[str, Any]] | None:
+        """The entries of a report by their indices; None of one that is of other data."""
+        try:
+            report = json.loads(path.read_text())
+            entries = {
+                int(entry["index"]): {field: entry[field] for field in _FIELDS} for entry in report.pop("unreadable")
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path} is no report of unreadable records: delete it, or mend it") from None
+        return entries if report == self._origin else None
+
     def _check(self) -> None:
-        share = len(self._entries) / len(self._source)
+        """Raises a UserError for too many, in the reports of all processes of this run, or of its earlier parts."""
+        failed = dict(self._entries)
+        every = self.path.parent / _REPORTS.format(process="*")
+        for path in sorted(every.parent.glob(every.name)):
+            if path != self.path:
+                failed |= self._read(path) or {}
+        share = len(failed) / len(self._source)
         if share > self._limit:
-            first = ", ".join(entry["id"] for entry in list(self._entries.values())[:_NAMED])
+            first = ", ".join(entry["id"] for entry in list(failed.values())[:_NAMED])
             raise UserError(
-                f"{len(self._entries)} of {len(self._source)} records ({share:.2%}) of config.data.source="
+                f"{len(failed)} of {len(self._source)} records ({share:.2%}) of config.data.source="
                 f"{self._origin['source']!r} cannot be decoded, more than config.data.max_unreadable={self._limit}: "
-                f"{first}{', ...' if len(self._entries) > _NAMED else ''}; mend them and delete {self.path}, where all "
-                "are named, or raise that limit"
+                f"{first}{', ...' if len(failed) > _NAMED else ''}; mend them and delete {every}, where all are named, "
+                "or raise that limit"
             )

@@ -214,7 +214,7 @@ class _Run:
         rows = min(self.config.model.num_classes, count // columns)
         labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
         indices = np.arange(count, dtype=np.int32)
-        batch = sharding.to_global({"labels": labels, "indices": indices}, self.mesh)
+        batch = sharding.from_whole({"labels": labels, "indices": indices}, self.mesh)
         samples = self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"])
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
