@@ -57,7 +57,9 @@ def score_everything(folder, patch):
         # The devices of a process need not be neighbours in a mesh: on TPUs they are not.
         taking_turns = np.array(jax.devices()).reshape(2, -1).T.flatten()
         make = sharding.make_mesh
-        context.setattr(evaluate.sharding, "make_mesh", lambda config: make(config, taking_turns.tolist()))
+        context.setattr(
+            evaluate.sharding, "make_mesh", lambda config, **field: make(config, taking_turns.tolist(), **field)
+        )
         score(f"--samples={folder / 'images'}", reference)
     print("decoded", len(decoded), flush=True)
     score(f"--samples={folder / 'images'}", f"--make-reference={folder / 'made.npz'}")

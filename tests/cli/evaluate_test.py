@@ -123,7 +123,11 @@ def test_containers_batches_and_devices_change_nothing(sets, tmp_path, monkeypat
     assert npz["samples"]["pixels_sha256"] == first["samples"]["pixels_sha256"]
     batches = score(tmp_path, f"--samples={sets / 'images.npz'}", reference, "--inception_batch_size=8")
     devices = jax.devices()[:1]
-    monkeypatch.setattr(evaluate.sharding, "make_mesh", lambda config, make=sharding.make_mesh: make(config, devices))
+    monkeypatch.setattr(
+        evaluate.sharding,
+        "make_mesh",
+        lambda config, field="config.mesh", make=sharding.make_mesh: make(config, devices, field),
+    )
     single = score(tmp_path, f"--samples={sets / 'images.npz'}", reference, "--inception_batch_size=5")
     assert (first["machine"]["devices"], single["machine"]["devices"]) == (8, 1)
     for other in (batches, single):
