@@ -1,5 +1,7 @@
 """Shared settings and tiny configurations."""
 
+import os
+
 import jax
 import pytest
 
@@ -10,6 +12,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 # Compiling is most of the suite's time, and tiny arrays gain nothing from optimised code.
 jax.config.update("jax_disable_most_optimizations", True)
+# Nor from XLA's newer way of writing loops for CPUs, which takes twice as long to compile.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 def tiny_config(mrar: bool = False, **sections) -> Config:

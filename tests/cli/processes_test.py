@@ -38,8 +38,9 @@ def train_command(workdir, data, **overrides):
 
 
 def environment():
-    # One device as on a laptop, whatever the test process has; cheap compilation.
+    # One device as on a laptop, whatever the test process has; compilation as cheap as there (conftest.py).
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    flags = f"{os.environ['XLA_FLAGS']} {flags}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "1"}
 
 
