@@ -1,5 +1,6 @@
 """Jobs of several processes as a user runs them: resumed elsewhere, preempted, killed, failing, sampling, caching."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -196,6 +197,27 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
     text = finish(tmp_path, 2, arguments)
     assert f"checkpoint of step {steps[-1]} in" in text
     assert f"resuming from the checkpoint of step {steps[-2]}" in text
+    assert_equal_runs(run, straight)
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_ends_like_the_undisturbed_run(straight, data, tmp_path):
+    """Thirty kills of one of the two, by turns in the job's first seconds and after some of its steps."""
+    run, draw, codes = tmp_path / "run", random.Random(1), []
+    arguments = train_command(run, data, **SETTINGS)
+    for kill in range(30):
+        job = Job(tmp_path, 2, arguments)
+        if kill % 2:
+            job.wait_for("training from step|nothing to do")
+        else:
+            job.wait_until(lambda job=job: len(job.processes()) == 2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.launcher.wait(draw.uniform(0, 1 if kill % 2 else 12))
+        for process in job.processes()[draw.randrange(2) :][:1]:
+            subprocess.run(["kill", "-KILL", str(process)])
+        codes.append(job.end())
+    assert codes.count(128 + signal.SIGKILL) > 10, codes
+    finish(tmp_path, 2, arguments)
     assert_equal_runs(run, straight)
 
 
