@@ -11,6 +11,7 @@ from tests.collectives import moved
 from tests.conftest import tiny_config
 from tests.parameters import random_params
 from transdiff_jax import rng, sampling, sharding
+from transdiff_jax.benchmark.hlo import collectives
 from transdiff_jax.config import MeshConfig, SamplingConfig
 from transdiff_jax.flops import evaluations
 from transdiff_jax.flow.guidance import interleave
@@ -493,19 +494,20 @@ def test_rows_of_a_sharded_batch_stay_where_they_are(config):
     assert moved(program) == [("all-reduce", ())]  # how many classes the shards hold at most
 
 
-def crossing(mesh):
-    """What moves between devices when guided MRAR sequences are sampled."""
+@functools.cache
+def program_on(mesh):
+    """The sampler of guided MRAR sequences on a mesh of eight devices, compiled."""
     # 24 rows, 48 of pairs, 16, 4 and 11 tokens: numbers that no parameter has.
     sizes = {"width": 64, "heads": 4, "encoder_blocks": 2, "decoder_blocks": 5, "class_tokens": 7}
     config = tiny_config(mrar=True, model=sizes, sampling={"steps": 5, "guidance": (1.5,)})
     mesh = sharding.make_mesh(MeshConfig(*mesh))
     sampler, rows = make_sampler(config, mesh), jax.ShapeDtypeStruct((24,), jnp.int32)
     weights = sampler.tokenizer, abstract_state(config, mesh).params
-    return moved(sampler.jitted.lower(weights, rows, jax.ShapeDtypeStruct((), jnp.int32), rows).compile())
+    return sampler.jitted.lower(weights, rows, jax.ShapeDtypeStruct((), jnp.int32), rows).compile()
 
 
 def test_fsdp_moves_weights_and_not_activations():
-    arrays = crossing((1, 8, 1))
+    arrays = moved(program_on((1, 8, 1)))
     assert ("all-gather", (64, 256)) in arrays, "an MLP's weights"
     assert {kind for kind, _ in arrays} == {"all-gather", "all-reduce"}
     # Neither whole batches nor a device's rows, alone or in pairs.
@@ -514,8 +516,15 @@ def test_fsdp_moves_weights_and_not_activations():
     assert sorted(dims for kind, dims in arrays if kind == "all-reduce") == [(), (5, 64)]
 
 
+def test_fsdp_gathers_weights_in_each_step_and_not_before():
+    gathers = [entry for entry in collectives(program_on((1, 8, 1)).as_text()) if entry.kind == "all-gather"]
+    mlps = [entry.times for entry in gathers if entry.bytes == 4 * 64 * 256]
+    assert mlps.count(5) == 4 * 5 * 2, "of four images, five blocks, two layers: in five steps"
+    assert mlps.count(1) == 4 * 2 * 2, "of the encoder's two blocks: once an image"
+
+
 def test_tensor_parallel_sums_after_a_block_and_gathers_nothing():
-    arrays = crossing((2, 1, 4))
+    arrays = moved(program_on((2, 1, 4)))
     assert {kind for kind, _ in arrays} == {"all-reduce"}
     assert ("all-reduce", (24, 16, 64)) in arrays, "pairs of 12 rows"
 

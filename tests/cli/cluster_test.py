@@ -222,7 +222,7 @@ def test_a_storm_of_kills_ends_like_the_undisturbed_run(straight, data, tmp_path
 
 
 def test_an_error_in_one_process_ends_all_with_its_line(data, tmp_path):
-    # What one host's copy of the files differs in.
+    # As on a host whose configuration file is another.
     differing = '[[ $TRANSDIFF_PROCESS == 0 ]] || set -- "$@" --config.data.split=other; exec "$@"'
     job = Job(tmp_path, 2, ["bash", "-c", differing, "differing", *train_command(tmp_path / "run", data, **SETTINGS)])
     assert job.end() == 2, job.text()
@@ -315,7 +315,7 @@ def test_two_processes_that_share_the_weights_sample_the_same_bytes_as_one(strai
 
 def test_two_processes_that_are_killed_cache_the_same_bytes_as_one(tmp_path):
     weights = save_tiny_weights(tmp_path / "kl16")
-    # One file of records for each process: so many images that are eight.
+    # A file of records for each process takes so many images; they are eight, with many names.
     for name in CLASSES:
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(SHARD_RECORDS // 2 + 2):
