@@ -52,7 +52,7 @@ def message(values):
         ("model.remat", "all", "config.model.remat='all' is not one of 'none', 'dots', 'full'"),
         ("model.attention", "flash", "config.model.attention='flash' is not one of 'xla', 'cudnn'"),
         ("model.attention", "cudnn", 'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not'),
-        ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1"),
+        ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1, or -1 for those found"),
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),
         ("tokenizer.patch", 3, "config.tokenizer.patch=3 must divide config.data.image_size=8"),
         ("tokenizer.patch", 4, "config.model.latent_size=4 must be 2: images of 8 pixels in patches of 4"),

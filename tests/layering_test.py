@@ -47,6 +47,7 @@ FLOORS = {
     "conditions": 3,
     "naive_sampling": 3,
     "sampling": 3,
+    "sampling_noise": 3,
     "semantics": 3,
     "training": 3,
     "checkpoint": 3,

@@ -9,8 +9,9 @@ import pytest
 
 from tests.collectives import moved
 from tests.conftest import tiny_config
+from tests.noise import INDICES, STEPS, draws
 from tests.parameters import random_params
-from transdiff_jax import rng, sampling, sharding
+from transdiff_jax import sampling, sharding
 from transdiff_jax.benchmark.hlo import collectives
 from transdiff_jax.config import MeshConfig, SamplingConfig
 from transdiff_jax.flops import evaluations
@@ -25,26 +26,16 @@ from transdiff_jax.model.transdiff import TransDiff, init_params
 from transdiff_jax.naive_sampling import naive_latents
 from transdiff_jax.nn.attention import GuidedPair, KeysValues
 from transdiff_jax.nn.patches import unpatchify
-from transdiff_jax.sampling import (
-    GivenNoise,
-    SeededNoise,
-    balanced_labels,
-    draw_splice,
-    make_sampler,
-    sample_latents,
-    time_table,
-)
+from transdiff_jax.sampling import balanced_labels, draw_splice, make_sampler, sample_latents, time_table
+from transdiff_jax.sampling_noise import GivenNoise, SeededNoise
 from transdiff_jax.training.state import abstract_state
 
-SHAPE = (16, 4)  # tokens and channels of a tiny latent
-STEPS = 3
 # Four heads, which tensor parallelism can split over four devices.
 ONE_STEP, MRAR = (
     tiny_config(mrar, model={"heads": 4}, sampling={"steps": STEPS, "guidance": (1.5,), "noise_scale": 0.9})
     for mrar in (False, True)
 )
 LABELS = np.array([3, 0, 9, 3, 7, 1, 5, 2], np.int32)
-INDICES = np.array([0, 1, 2, 3, 40, 1000, 49_999, 7], np.int32)
 
 
 @pytest.fixture(params=[ONE_STEP, MRAR], ids=["one_step", "mrar"])
@@ -65,63 +56,6 @@ def sampler_on(config, devices):
 @functools.cache
 def images_on_one_device(config):
     return np.asarray(sampler_on(config, 1)(random_params(config.model), LABELS, np.int32(5), INDICES).images)
-
-
-# --- noise ---
-
-
-def draws(seed, indices):
-    """All the noise of some samples: initial [b, ...] and [image, interval, b, ...]."""
-    noise = SeededNoise(jnp.int32(seed), jnp.asarray(indices))
-    steps = [[noise.step(image, SHAPE, jnp.int32(k)) for k in range(STEPS)] for image in range(4)]
-    return noise.initial(SHAPE), jnp.array(steps)
-
-
-def test_noise_of_a_sample_is_the_same_in_any_batch_and_order():
-    initial, steps = jax.jit(draws)(5, INDICES)
-    assert initial.shape == (8, *SHAPE)
-    order = np.array([6, 2, 4])
-    other_initial, other_steps = jax.jit(draws)(5, INDICES[order])
-    np.testing.assert_array_equal(other_initial, initial[order])
-    np.testing.assert_array_equal(other_steps, steps[:, :, order])
-    one_initial, one_steps = jax.jit(draws)(5, INDICES[5:6])
-    np.testing.assert_array_equal(one_initial[0], initial[5])
-    np.testing.assert_array_equal(one_steps[:, :, 0], steps[:, :, 5])
-
-
-def test_noise_of_a_sample_is_the_same_on_any_number_of_devices():
-    alone = jax.jit(draws)(5, INDICES)
-    mesh = sharding.make_mesh(MeshConfig())
-    spread = jax.jit(draws)(5, jax.device_put(INDICES, sharding.batch_sharding(mesh)))
-    assert len(spread[0].devices()) == 8
-    jax.tree.map(np.testing.assert_array_equal, alone, spread)
-
-
-def test_noise_is_that_of_the_streams():
-    initial, steps = draws(5, INDICES)
-    np.testing.assert_array_equal(initial[4], jax.random.normal(rng.key(5, rng.SAMPLE_INITIAL, 40), SHAPE))
-    key = jax.random.fold_in(jax.random.fold_in(rng.key(5, rng.SAMPLE_STEP, 40), 2), 1)
-    np.testing.assert_array_equal(steps[2, 1, 4], jax.random.normal(key, SHAPE))
-
-
-def test_every_draw_is_another():
-    initial, steps = draws(5, INDICES)
-    other_initial, other_steps = draws(6, INDICES)
-    first = np.concatenate([np.ravel(x[..., 0, 0]) for x in (initial, steps, other_initial, other_steps)])
-    assert len(np.unique(first)) == len(first) == 2 * (8 + 4 * STEPS * 8)
-
-
-def test_given_noise_hands_out_what_it_was_given():
-    initial, steps = draws(5, INDICES)
-    noise = GivenNoise(initial, steps)
-    np.testing.assert_array_equal(noise.initial(SHAPE), initial)
-    np.testing.assert_array_equal(noise.step(2, SHAPE, jnp.int32(1)), steps[2, 1])
-    with pytest.raises(ValueError, match=r"initial noise must be \[b, 9, 4\], got \(8, 16, 4\)"):
-        noise.initial((9, 4))
-    with pytest.raises(
-        ValueError, match=r"step noise must be \[num_images, steps, 8, 16, 8\] for image 0, got \(4, 3, 8, 16, 4\)"
-    ):
-        noise.step(0, (16, 8), jnp.int32(0))
 
 
 # --- latents ---

@@ -156,13 +156,13 @@ def test_model_that_the_mesh_cannot_split_is_named_before_compiling(sizes, field
 def test_slices_are_runs_of_the_data_axis():
     mesh = sharding.make_mesh(MeshConfig(dcn_data=2, fsdp=2))
     assert list(mesh.devices.flat) == jax.devices()
-    with pytest.raises(UserError, match=r"config\.mesh\.dcn_data=3 must divide the data axis of 4"):
+    with pytest.raises(UserError, match=r"the data axis of 4 cannot be laid over 3 slices \(config\.mesh\.dcn_data\)"):
         sharding.make_mesh(MeshConfig(dcn_data=3, fsdp=2))
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What arranging a mesh asks of a TPU."""
+    """What arranging a mesh asks of a device."""
 
     id: int
     slice_index: int
@@ -186,10 +186,21 @@ def test_tpus_are_arranged_by_their_network(monkeypatch):
     together = [Device(n, 0) for n in range(8)]
     apart = [Device(n, n // 4) for n in range(8)]
     sharding.make_mesh(MeshConfig(fsdp=2), together)
+    sharding.make_mesh(MeshConfig(fsdp=2), apart)
     sharding.make_mesh(MeshConfig(fsdp=2, dcn_data=2), apart)
-    assert asked == [("one", (4, 2, 1)), ("hybrid", (2, 2, 1), (2, 1, 1))]
-    with pytest.raises(UserError, match=r"config\.mesh\.dcn_data=1 must be the number of slices, 2"):
-        sharding.make_mesh(MeshConfig(fsdp=2), apart)
+    assert asked == [("one", (4, 2, 1)), *2 * [("hybrid", (2, 2, 1), (2, 1, 1))]]
+    for slices, devices, found in [(1, apart, 2), (2, together, 1)]:
+        message = rf"config\.mesh\.dcn_data={slices} must be -1 or the number of slices, {found}"
+        with pytest.raises(UserError, match=message):
+            sharding.make_mesh(MeshConfig(fsdp=2, dcn_data=slices), devices)
+    with pytest.raises(UserError, match=r"^--mesh=\(data=1, .*: the data axis of 1 cannot be laid over 2 slices"):
+        sharding.make_mesh(MeshConfig(1, -1, 1), apart, field="--mesh")
+
+
+def test_any_axis_may_cross_machines_with_gpus(monkeypatch):
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, axes: devices)
+    gpus = [Device(n, n // 4, "gpu") for n in range(8)]  # whose slice is their machine
+    assert list(sharding.make_mesh(MeshConfig(1, -1, 1), gpus).flat) == gpus
 
 
 def test_nothing_is_constrained_outside_a_mesh():

@@ -16,7 +16,8 @@ from transdiff_jax.flow.guidance import VelocityFn, guidance_weights, guide, int
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
-from transdiff_jax.sampling import SampleNoise, TimeTable
+from transdiff_jax.sampling import TimeTable
+from transdiff_jax.sampling_noise import SampleNoise
 
 Array = jax.Array
 

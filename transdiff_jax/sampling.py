@@ -7,9 +7,8 @@ computed in, the number of devices or a restart.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
 from transdiff_jax.images import to_uint8
 from transdiff_jax.model.transdiff import Params, TransDiff, tokens_to_latent
 from transdiff_jax.nn.attention import GuidedPair, KeysValues, check_implementation
+from transdiff_jax.sampling_noise import SampleNoise, SeededNoise
 from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
 
 Array = jax.Array
@@ -38,74 +38,6 @@ class Samples(NamedTuple):
 
 # (params, labels [b] or [b, 2], seed, sample indices [b]) -> samples
 SampleFn = Callable[[Params, Array, Array, Array], Samples]
-
-
-class SampleNoise(Protocol):
-    """Where the noise of b samples comes from."""
-
-    @property
-    def batch(self) -> int:
-        """b."""
-
-    def initial(self, shape: tuple[int, int]) -> Array:
-        """Noise at t = 1, [b, *shape]; MRAR starts every image of a sample from the same."""
-
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
-        """Noise of solver interval `index` of image number `image`, [b, *shape]."""
-
-
-@flax.struct.dataclass
-class SeededNoise:
-    """Noise drawn from (seed, sample index) as it is needed."""
-
-    seed: Array  # scalar integer
-    indices: Array  # [b] sample indices
-
-    @property
-    def batch(self) -> int:
-        """See `SampleNoise`."""
-        return len(self.indices)
-
-    def initial(self, shape: tuple[int, int]) -> Array:
-        """See `SampleNoise`."""
-        return jax.vmap(lambda i: jax.random.normal(rng.key(self.seed, rng.SAMPLE_INITIAL, i), shape))(self.indices)
-
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
-        """See `SampleNoise`."""
-
-        def draw(sample: Array) -> Array:
-            key = jax.random.fold_in(rng.key(self.seed, rng.SAMPLE_STEP, sample), image)
-            return jax.random.normal(jax.random.fold_in(key, index), shape)
-
-        return jax.vmap(draw)(self.indices)
-
-
-@flax.struct.dataclass
-class GivenNoise:
-    """Noise supplied by the caller, for comparison with another implementation."""
-
-    initial_noise: Array  # [b, tokens, channels]
-    step_noise: Array  # [num_images, steps, b, tokens, channels]; the last step's is multiplied by 0
-
-    @property
-    def batch(self) -> int:
-        """See `SampleNoise`."""
-        return len(self.initial_noise)
-
-    def initial(self, shape: tuple[int, int]) -> Array:
-        """See `SampleNoise`."""
-        if self.initial_noise.shape[1:] != shape:
-            raise ValueError(f"initial noise must be [b, {shape[0]}, {shape[1]}], got {self.initial_noise.shape}")
-        return self.initial_noise
-
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
-        """See `SampleNoise`."""
-        if image >= len(self.step_noise) or self.step_noise.shape[2:] != (self.batch, *shape):
-            raise ValueError(
-                f"step noise must be [num_images, steps, {self.batch}, {shape[0]}, {shape[1]}] for image {image}, got "
-                f"{self.step_noise.shape}"
-            )
-        return self.step_noise[image, index]
 
 
 class TimeTable(NamedTuple):

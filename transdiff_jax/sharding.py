@@ -74,24 +74,40 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None, f
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
         raise UserError(f"{shown} uses {math.prod(sizes)} of {len(devices)} device(s); set one size to -1")
-    return Mesh(_arrange(devices, sizes, config.dcn_data), MESH_AXES)
+    slices = num_slices(devices, config.dcn_data)
+    if sizes[0] % slices:
+        raise UserError(
+            f"{shown}: the data axis of {sizes[0]} cannot be laid over {slices} slices (config.mesh.dcn_data)"
+        )
+    return Mesh(_arrange(devices, sizes, slices), MESH_AXES)
+
+
+def num_slices(devices: Sequence[jax.Device], asked: int) -> int:
+    """How many slices only a data center network joins: of TPUs those that are found, of other devices those asked for.
+
+    GPUs have a slice index too, but it is that of their machine, and any axis may cross machines.
+
+    Raises:
+        UserError: `asked` is not -1 and not what is found.
+    """
+    if devices[0].platform != "tpu":
+        return 1 if asked == -1 else asked
+    found = len({getattr(device, "slice_index", 0) for device in devices})
+    if asked not in (-1, found):
+        raise UserError(f"config.mesh.dcn_data={asked} must be -1 or the number of slices, {found}")
+    return found
 
 
 def _arrange(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -> np.ndarray:
     """Devices in the mesh's shape, so that neighbours on the later axes are neighbours in the machine.
 
-    Of slices that a data center network joins, each is a run of the data axis.
+    Of slices, each is a run of the data axis.
     """
-    data, *inner = sizes
-    if data % slices:
-        raise UserError(f"config.mesh.dcn_data={slices} must divide the data axis of {data}")
-    found = len({getattr(device, "slice_index", 0) for device in devices})
-    if found > 1 and found != slices:
-        raise UserError(f"config.mesh.dcn_data={slices} must be the number of slices, {found}")
     if devices[0].platform != "tpu":  # the order of other devices is the machine's; equal runs of it stand for slices
         return np.asarray(devices).reshape(sizes)
     if slices == 1:
         return mesh_utils.create_device_mesh(sizes, list(devices), allow_split_physical_axes=True)
+    data, *inner = sizes
     return mesh_utils.create_hybrid_device_mesh(
         (data // slices, *inner), (slices, 1, 1), list(devices), allow_split_physical_axes=True
     )

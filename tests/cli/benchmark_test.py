@@ -95,5 +95,4 @@ def test_aot_takes_batch_and_slices(capsys, monkeypatch, mode, section):
     assert run(capsys, *flags) == {"topology": "v6e:2x2", "what": "aot"}
     ((config, devices, chip, asked),) = seen
     assert (devices, chip, asked) == (("v6e:2x2", 2), benchmark.CHIPS["v6e"], mode)
-    assert config.mesh.dcn_data == 2
     assert config.to_dict()[section]["batch_size"] == 64

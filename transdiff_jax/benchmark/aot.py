@@ -109,7 +109,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     memory = _memory(program)
     found = collectives(program.as_text())
     computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
-    slices = config.mesh.dcn_data
+    slices = sharding.num_slices(devices, config.mesh.dcn_data)
     terms = {
         "compute": computed / mesh.size / chip.flops,
         "hbm": _hbm_bytes(config, mesh, mode, memory) / chip.hbm,

@@ -22,7 +22,8 @@ from transdiff_jax.flops import NAIVE, evaluations, sample_flops, sample_flops_b
 from transdiff_jax.model.transdiff import Params, TransDiff, init_params
 from transdiff_jax.naive_sampling import naive_latents
 from transdiff_jax.nn.attention import check_implementation
-from transdiff_jax.sampling import SeededNoise, jit_over_rows, sample_latents
+from transdiff_jax.sampling import jit_over_rows, sample_latents
+from transdiff_jax.sampling_noise import SeededNoise
 
 Array = jax.Array
 

@@ -87,8 +87,6 @@ def _config() -> Config:
     if BATCH_SIZE.value is not None:
         samples = WHAT.value == "sample" or MODE.value == "sample"
         values["sampling" if samples else "train"]["batch_size"] = BATCH_SIZE.value
-    if NUM_SLICES.value is not None:
-        values["mesh"]["dcn_data"] = NUM_SLICES.value
     return make_config(values)
 
 

@@ -173,9 +173,9 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    # Slices (of TPUs) or machines that only a data center network joins: the data axis, alone, is laid over them, and
-    # their number must divide it.
-    dcn_data: int = 1
+    # Slices that only a data center network joins, over which the data axis, alone, is laid. -1: those of the TPUs, and
+    # one of other devices.
+    dcn_data: int = -1
 
 
 @dataclasses.dataclass(frozen=True)

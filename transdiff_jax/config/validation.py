@@ -51,7 +51,6 @@ _AT_LEAST = {
             "loss.pairs_per_latent",
         ),
         *(f"train.{name}" for name in ("batch_size", "accumulation", "steps", "max_nonfinite_steps", "log_every")),
-        "mesh.dcn_data",
         *("train.checkpoint_every", "train.keep_last", "sampling.steps", "sampling.batch_size"),
         "eval.num_samples",
     ),
@@ -88,6 +87,8 @@ def _check_ranges(config: Config) -> None:
             value = _get(config, path)
             _require(value >= least, f"config.{path}={value} must be at least {least}")
     _require(config.seed < 2**31, f"config.seed={config.seed} must be below {2**31}: keys are made of 32 bits")
+    slices = config.mesh.dcn_data
+    _require(slices == -1 or slices > 0, f"config.mesh.dcn_data={slices} must be at least 1, or -1 for those found")
     for path in _FRACTIONS:
         value = _get(config, path)
         _require(0 <= value < 1, f"config.{path}={value} must be at least 0 and below 1")

@@ -8,7 +8,8 @@ import numpy as np
 
 from transdiff_jax.config import SamplingConfig
 from transdiff_jax.model.transdiff import Params, TransDiff
-from transdiff_jax.sampling import GivenNoise, sample_latents
+from transdiff_jax.sampling import sample_latents
+from transdiff_jax.sampling_noise import GivenNoise
 from transdiff_jax.verification.check import MANY_PASSES, Check, relative_error
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.transdiff import Subject
