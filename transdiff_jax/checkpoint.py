@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
@@ -40,6 +41,17 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """What Orbax's threads wait in for those of other processes; after an error it raises that instead.
+
+    Orbax ends every save, a failed one too, with a barrier, which those that wait for the failed one never reach.
+    """
+    error = sys.exception()
+    if error is not None:
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
 class CheckpointStore:
     """The checkpoints of one run, in `workdir`/checkpoints."""
 
@@ -58,7 +70,7 @@ class CheckpointStore:
             max_to_keep=keep_last,
             keep_period=keep_every or None,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier),
         )
         self._manager = _Manager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
 
@@ -134,6 +146,8 @@ class CheckpointStore:
         except jax.errors.JaxRuntimeError:
             raise  # of a device, or of another process that ended: not of the disk
         except Exception as error:
+            if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
+                raise error.__cause__ from None  # Orbax calls it a timeout, however soon another process ended
             # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self._not_written(reason) from error

@@ -239,10 +239,12 @@ def test_an_error_of_the_first_process_ends_all_with_its_line(straight, data, tm
     assert "[1] error: the job was stopped by its first process" in job.text()
 
 
-def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data, tmp_path):
+@pytest.mark.parametrize("processes", ["01", "0", "1"])
+def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data, tmp_path, processes):
     run = copy_until(straight, tmp_path / "run", 4)
     # What a full disk looks like to a process without the right to mount one: writes beyond 48 KiB fail.
-    limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "limited"]
+    full = f'[[ {processes} != *$TRANSDIFF_PROCESS* ]] || ulimit -f 48; exec "$@"'
+    limited = ["bash", "-c", full, "limited"]
     job = Job(tmp_path, 2, [*limited, *train_command(run, data, **SETTINGS | {"train__steps": 6})])
     assert job.end() == 2, job.text()
     # A process that is late may be stopped before it has said so too.
