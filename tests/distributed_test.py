@@ -6,12 +6,9 @@ import sys
 import time
 
 import jax
-import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from transdiff_jax import distributed
-from transdiff_jax.data.shares import share_of_process
 from transdiff_jax.distributed import Job, find_job
 from transdiff_jax.errors import UserError
 
@@ -93,38 +90,3 @@ def test_a_job_whose_processes_do_not_come_is_given_up_in_one_line(process):
     assert result.returncode == 2
     assert "did not find each other within 1 s" in result.stderr
     assert f"(process {process} of 2, coordinator localhost:" in result.stderr
-
-
-def test_the_share_of_a_process_is_what_its_devices_hold():
-    devices = np.array(jax.devices())
-    for shape, count in (((8, 1, 1), 8), ((2, 2, 2), 4), ((1, 1, 8), 1)):
-        share = share_of_process(Mesh(devices.reshape(shape), ("data", "fsdp", "tensor")))
-        assert (share.shard_index, share.shard_count) == (0, 1), count
-
-
-class _Held:
-    """Stands for a mesh of which this process holds certain parts of a batch."""
-
-    def __init__(self, monkeypatch, parts, of):
-        self.shape = {"data": of, "fsdp": 1, "tensor": 1}
-        self.parts = parts
-        module = "transdiff_jax.data.shares.sharding.batch_sharding"
-        monkeypatch.setattr(module, lambda mesh: mesh)
-
-    def addressable_devices_indices_map(self, shape):
-        return {device: (slice(part, part + 1),) for device, part in enumerate(self.parts)}
-
-
-@pytest.mark.parametrize(
-    ("parts", "of", "share"),
-    [([2, 3], 4, (1, 2)), ([1, 1], 2, (1, 2)), ([0, 0, 0, 0], 1, (0, 1)), ([3], 4, (3, 4))],
-)
-def test_processes_read_runs_of_rows(monkeypatch, parts, of, share):
-    made = share_of_process(_Held(monkeypatch, parts, of))
-    assert (made.shard_index, made.shard_count) == share
-
-
-@pytest.mark.parametrize(("parts", "of"), [([0, 2], 4), ([1, 2], 4), ([0, 1], 3)])
-def test_devices_that_hold_no_run_of_rows(monkeypatch, parts, of):
-    with pytest.raises(UserError, match=r"config\.mesh=.*hold parts"):
-        share_of_process(_Held(monkeypatch, parts, of))

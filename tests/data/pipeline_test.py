@@ -2,14 +2,14 @@ import json
 import tempfile
 from pathlib import Path
 
-import grain
 import jax
 import numpy as np
 import pytest
 
 from transdiff_jax.config import make_config
-from transdiff_jax.data.pipeline import WHOLE, TrainingData
+from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.pipeline import training_rows as rows_of
+from transdiff_jax.data.shares import WHOLE, Shares
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.errors import UserError
 
@@ -135,7 +135,8 @@ def test_state_can_be_set_back_while_reading(digits_config, tmp_path):
 
 def hosts(config, count, state=None):
     """What each of `count` processes reads in two batches, and their states."""
-    made = [read(config, 2, state, grain.sharding.ShardOptions(process, count)) for process in range(count)]
+    parts = tuple((process,) for process in range(count))
+    made = [read(config, 2, state, Shares(parts, process)) for process in range(count)]
     return [batches for batches, _ in made], [state for _, state in made]
 
 

@@ -14,7 +14,7 @@ from transdiff_jax.config.schema import LATENTS_PREFIX
 from transdiff_jax.data.latents import LatentSource, one_flip, open_latents
 from transdiff_jax.data.records import Record, Source
 from transdiff_jax.data.references import Groups, make_groups
-from transdiff_jax.data.shares import RunsOfRows
+from transdiff_jax.data.shares import WHOLE, RowsOfShares, Shares
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.data.unreadable import UnreadableReport, read_members
@@ -91,17 +91,14 @@ def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDat
     return grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat().random_map(load)
 
 
-WHOLE = grain.sharding.ShardOptions(0, 1)  # of each batch
-
-
 class TrainingData:
-    """An iterator over a share of each global batch, a run of its rows, whose state is one number.
+    """An iterator over a share of each global batch, whose state is one number.
 
     The state counts global rows, so a run resumes with exactly the rows it would have seen, on any number of hosts
     and of worker processes. Records that cannot be decoded are replaced, and reported in `workdir`.
     """
 
-    def __init__(self, config: Config, workdir: Path, share: grain.sharding.ShardOptions = WHOLE) -> None:
+    def __init__(self, config: Config, workdir: Path, shares: Shares = WHOLE) -> None:
         source = open_records(config)
         self.class_names = source.class_names
         self._report = UnreadableReport(workdir, source, config.data)
@@ -109,9 +106,9 @@ class TrainingData:
         self._starting = started_here if workers else contextlib.nullcontext
         self._iterator = iter(
             grain.experimental.ElasticIterator(
-                RunsOfRows(training_rows(config, source), config.train.batch_size, share.shard_count),
+                RowsOfShares(training_rows(config, source), config.train.batch_size, shares),
                 config.train.batch_size,
-                share,
+                shares.options,
                 # Of whole batches: a thread makes one.
                 read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads),
                 multiprocessing_options=grain.MultiprocessingOptions(num_workers=workers) if workers else None,

@@ -1,45 +1,68 @@
 """Which rows of each global batch a process reads: those that its devices hold."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import grain
+import jax
 from jax.sharding import Mesh
 
 from transdiff_jax import sharding
 from transdiff_jax.errors import UserError
 
 
-def share_of_process(mesh: Mesh) -> grain.sharding.ShardOptions:
-    """This process's share of a batch that is sharded over a mesh: a part of so many equal runs of rows.
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Who reads what of a batch that is sharded in equal runs of rows, its parts.
+
+    On TPUs the devices of a process are neighbours in the network and not in the mesh: their parts need not follow
+    on each other.
+    """
+
+    parts: tuple[tuple[int, ...], ...]  # of every share, in order; each part once
+    own: int = 0  # this process's share
+
+    @property
+    def options(self) -> grain.sharding.ShardOptions:
+        """The own share, for Grain."""
+        return grain.sharding.ShardOptions(self.own, len(self.parts))
+
+
+WHOLE = Shares(((0,),))
+
+
+def shares_of(mesh: Mesh) -> Shares:
+    """The shares of a batch that is sharded over a mesh.
 
     Processes whose devices differ in the tensor axis only hold, and read, the same rows.
 
     Raises:
-        UserError: its devices hold no single run of rows.
+        UserError: some hold a part that others hold too, and not all of their parts, or another number of parts.
     """
     count = sharding.batch_shards(mesh)
-    rows = sharding.batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
-    held = sorted({index.start or 0 for (index,) in rows})
-    first, size = held[0], len(held)
-    if held != list(range(first, first + size)) or count % size or first % size:
+    held: dict[int, set[int]] = {}
+    for device, (rows,) in sharding.batch_sharding(mesh).devices_indices_map((count,)).items():
+        held.setdefault(device.process_index, set()).add(rows.start or 0)
+    shares = sorted({tuple(sorted(parts)) for parts in held.values()})
+    if sum(map(len, shares)) != count or len(set(map(len, shares))) > 1:
         raise UserError(
-            f"config.mesh={dict(mesh.shape)}: the devices of a process hold parts {held} of {count} of a batch, which "
-            "are no run of rows; let config.mesh.tensor divide the number of its devices, or be a multiple of it"
+            f"config.mesh={dict(mesh.shape)}: the {count} parts of a batch fall unevenly on processes "
+            f"({', '.join(map(str, shares[:4]))}...); choose a config.mesh.tensor that divides the devices of a process"
         )
-    return grain.sharding.ShardOptions(first // size, count // size)
+    return Shares(tuple(shares), shares.index(tuple(sorted(held[jax.process_index()]))))
 
 
-class RunsOfRows(grain.MapDataset):
-    """Reorders each global batch so that shard p of n, rows p, p + n, p + 2n, … of it, is the p-th run of its rows.
+class RowsOfShares(grain.MapDataset):
+    """Reorders each global batch so that shard p of n, rows p, p + n, p + 2n, … of it, are the rows of share p.
 
-    `grain.experimental.ElasticIterator` deals rows out in turns, while a sharded array is made of runs: without this
+    `grain.experimental.ElasticIterator` deals rows out in turns, while a sharded array is made of parts: without this
     the rows of a batch would have another order on another number of processes.
     """
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, shards: int) -> None:
+    def __init__(self, parent: grain.MapDataset, batch_size: int, shares: Shares) -> None:
         super().__init__(parent)
-        self._batch_size, self._shards = batch_size, shards
+        self._batch_size, self._parts = batch_size, shares.parts
 
     def __len__(self) -> int:
         return len(self._parent)
@@ -54,5 +77,7 @@ class RunsOfRows(grain.MapDataset):
 
     def _reordered(self, index: int) -> int:
         row = index % self._batch_size
-        turn, shard = divmod(row, self._shards)
-        return index - row + shard * (self._batch_size // self._shards) + turn
+        turn, share = divmod(row, len(self._parts))
+        rows_of_part = self._batch_size // (len(self._parts) * len(self._parts[share]))
+        part, offset = divmod(turn, rows_of_part)
+        return index - row + self._parts[share][part] * rows_of_part + offset

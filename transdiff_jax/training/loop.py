@@ -22,7 +22,7 @@ from transdiff_jax import sharding
 from transdiff_jax.checkpoint import CheckpointStore, load_weights
 from transdiff_jax.config import Config, ModelConfig
 from transdiff_jax.data.pipeline import TrainingData
-from transdiff_jax.data.shares import share_of_process
+from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
 from transdiff_jax.images import grid
 from transdiff_jax.run_record import NO_DATA, RunRecord
@@ -56,7 +56,7 @@ def train(config: Config, workdir: Path) -> None:
         store = stack.enter_context(
             CheckpointStore(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
         )
-        data = TrainingData(config, workdir, share_of_process(mesh))
+        data = TrainingData(config, workdir, shares_of(mesh))
         stack.callback(data.close)
         state, seconds = _start(config, mesh, store, data)
         _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
