@@ -94,6 +94,7 @@ def test_unknown_chips_and_shapes(monkeypatch):
     ("config", "topology", "chips", "options"),
     [
         ("digits", "v5e:2x2", 4, []),
+        ("digits", "v5e:2x2", 8, ["--num_slices=2", "--config.mesh.fsdp=4"]),
         # The published dropout: without what tpu_compiler.py asks for, it ends the compiler.
         ("transdiff_b", "v5e:4x4", 16, ["--config.mesh.fsdp=16", "--config.model.remat=full", "--batch_size=256"]),
     ],
@@ -108,3 +109,4 @@ def test_a_tpu_slice(config, topology, chips, options):
     record = json.loads(done.stdout)
     assert (record["device"], record["devices"], record["fits"]) == ("TPU v5 lite", chips, True)
     assert record["collectives"]["all-reduce"]["bytes"] > 0
+    assert (record["expected_terms"]["dcn"] > 0) == ("--num_slices=2" in options)

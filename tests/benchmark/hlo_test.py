@@ -41,6 +41,9 @@ ENTRY %main (p0: f32[8]) -> f32[8] {
   %w = (s32[], f32[4]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   %v = (s32[], f32[4]) while(%t), condition=%cond, body=%inner
   %u = (s32[], f32[4]) while(%t), condition=%counting, body=%tpu
+  %send = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) send(%z, %t), channel_id=4, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:7}"}
+  %host = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) send(%z, %t), channel_id=5, is_host_transfer=true
   %rs = (f32[64]{0}, f32[8]{0}) reduce-scatter-start(%z), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
   ROOT %cp = f32[8]{0} collective-permute(%z), source_target_pairs={{0,1},{1,0}}
 }
@@ -56,6 +59,7 @@ def test_collectives_with_the_loops_around_them():
         ("all-to-all", 24): (24, True),
         ("reduce-scatter", 1): (32, True),
         ("collective-permute", 1): (32, True),
+        ("send", 1): (128, True),
     }
     np.testing.assert_array_equal(found["reduce-scatter", 1].groups, [[0, 4], [1, 5], [2, 6], [3, 7]])
     np.testing.assert_array_equal(found["all-to-all", 24].groups, [[0, 4], [1, 5], [2, 6], [3, 7]])
@@ -68,8 +72,9 @@ def test_what_a_ring_sends_and_over_which_network():
     assert sent["all-reduce", 15] == 2 * 16 * 3 / 4
     assert sent["reduce-scatter", 1] == 32
     assert sent["collective-permute", 1] == 32
+    assert sent["send", 1] == 128
     crossing = {key for key, c in found.items() if c.crosses(8, 2)}
-    assert crossing == {("all-gather", 5), ("all-to-all", 24), ("reduce-scatter", 1)}
+    assert crossing == {("all-gather", 5), ("all-to-all", 24), ("reduce-scatter", 1), ("send", 1)}
     assert not any(c.crosses(8, 1) for c in found.values())
 
 

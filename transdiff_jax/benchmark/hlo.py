@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, read from its HLO text."""
+"""What a compiled program moves between devices, read from its HLO text."""
 
 import math
 import re
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+# What TPUs exchange between slices is no collective: each hands its part to the host, whose runtime sends it.
+SEND, _SENDER = "send", "xla_megascale_runtime"
 _BITS = {"pred": 8, "c64": 64, "c128": 128}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$")
@@ -18,7 +20,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One collective instruction of a program, as each device runs it."""
+    """One collective instruction, or send to another slice, of a program, as each device runs it."""
 
     kind: str
     bytes: int  # of its result on one device
@@ -32,7 +34,7 @@ class Collective(NamedTuple):
         n = math.inf if self.groups is None else self.groups.shape[1]
         if self.kind == "reduce-scatter":
             return self.bytes * (1 if self.groups is None else n - 1)
-        if self.kind == "collective-permute":
+        if self.kind in ("collective-permute", SEND):
             return self.bytes
         return self.bytes * (1 - 1 / n) * (2 if self.kind == "all-reduce" else 1)
 
@@ -96,16 +98,21 @@ def _parse(text: str) -> _Module:
             continue
         shape, opcode, rest = match.groups()
         called = tuple(name.strip(" %{}") for group in _CALLED.findall(rest) for name in group.split(","))
-        if called or opcode.removesuffix("-start") in KINDS:
+        if called or _moves(opcode, rest):
             trips = _TRIPS.search(rest)
             current.append(_Instruction(shape, opcode, rest, called, int(trips[1]) if trips else None))
     return module
 
 
+def _moves(opcode: str, rest: str) -> bool:
+    """Whether an instruction moves data between devices."""
+    return opcode.removesuffix("-start") in KINDS or (opcode == SEND and _SENDER in rest)
+
+
 def _walk(module: _Module, name: str, times: int, counted: bool) -> Iterator[Collective]:
     for instruction in module.computations.get(name, ()):
         kind = instruction.opcode.removesuffix("-start")
-        if kind in KINDS:
+        if _moves(instruction.opcode, instruction.rest):
             yield Collective(kind, _result_bytes(kind, instruction), times, counted, _groups(instruction.rest))
             continue
         trips = 1 if instruction.opcode != "while" else _trips(module, instruction)
@@ -121,6 +128,8 @@ def _trips(module: _Module, loop: _Instruction) -> int | None:
 
 def _result_bytes(kind: str, instruction: _Instruction) -> int:
     sizes = shape_bytes(instruction.shape)
+    if kind == SEND:  # (what is sent, small context)
+        return max(sizes)
     if not instruction.opcode.endswith("-start") or kind == "all-reduce":
         return sum(sizes)
     # An asynchronous start is (operand, result, small context): a reduce-scatter's result is smaller than its operand.
