@@ -1,13 +1,16 @@
 """The launchers: shells and Kubernetes can read them, and they only launch."""
 
-import importlib
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+
+from transdiff_jax.cli import app, train
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SHELL = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
@@ -35,9 +38,9 @@ def test_the_header_says_what_to_fill_in(path):
 def test_it_trains_and_decides_nothing_that_a_configuration_does(path):
     text = path.read_text()
     assert re.search(r"\.venv/bin/python -m transdiff_jax\.cli\.train", text)
-    importlib.import_module("transdiff_jax.cli.train")
+    text = text.partition("args:\n")[0]  # of a pod: what the user gives the others
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    assert "--config.train" not in code
+    assert not re.search(r"--config\.(?!section)", code)
     assert "XLA_FLAGS" not in code
 
 
@@ -65,13 +68,23 @@ def test_kubernetes_starts_all_pods_anew_when_one_fails(job_set):
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_the_pods_run_folder_is_on_the_shared_claim(job_set):
+def test_the_pods_arguments_fit_the_claim_and_the_slice(job_set, monkeypatch):
     pod = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
     assert (LAUNCH.parent / flags["config"]).exists()
     (mount,) = container["volumeMounts"]
     assert flags["workdir"].startswith(mount["mountPath"] + "/")
+    monkeypatch.chdir(LAUNCH.parent)
+    monkeypatch.setattr(sys, "argv", ["cli.train", *container["args"]])
+    train.FLAGS(sys.argv)
+    config = app.read_config(train.CONFIG)
+    assert config.data.source.startswith(f"latents:{mount['mountPath']}/")
+    assert config.tokenizer.weights.startswith(mount["mountPath"] + "/")
+    chips = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
+    chips *= container["resources"]["limits"]["google.com/tpu"]
+    assert config.mesh.fsdp == chips
+    assert config.train.batch_size % (config.train.accumulation * chips) == 0
     claims = {volume["name"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume}
     assert mount["name"] in claims
 
@@ -90,3 +103,53 @@ def test_the_pods_exit_code_tells_a_finished_run_from_a_stopped_one(job_set, tmp
     if ends_by == "SIGTERM":
         process.terminate()
     assert process.wait(timeout=20) == code
+
+
+# What SLURM's commands do with the processes of the one task and of the batch shell, whose numbers are in files.
+FAKE_SLURM = {
+    "srun": 'while [[ $1 == --* ]]; do shift; done\nset -m\n"$@" & echo $! > task\nwait $!\n'
+    "code=$?\nwhile kill -0 $! 2>/dev/null; do wait $!; code=$?; done\nexit $code",
+    "scancel": 'echo "scancel $*" >> calls\n[[ $1 == --batch ]] && kill -TERM $(< shell) || kill -TERM -- -$(< task)',
+    "scontrol": 'echo "scontrol $*" >> calls',
+}
+
+
+def end_of(process, signalled, log):
+    """Waits for a process, after SIGTERM to what is named, once training has begun."""
+    deadline = time.monotonic() + 20
+    while "cli.train" not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    if signalled == "shell":
+        process.terminate()
+    if signalled == "task":
+        subprocess.run(["kill", "-TERM", "--", f"-{(log.parent / 'task').read_text().strip()}"], check=True)
+    return process.wait(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("ending", "signalled", "code", "requeued"),
+    [
+        ("exit 0", None, 0, False),
+        ("exit 2", None, 2, False),
+        ("while :; do sleep 0.05; done", "shell", 0, True),  # the time limit
+        ("while :; do sleep 0.05; done", "task", 0, True),  # preemption
+    ],
+)
+def test_a_slurm_job_that_is_stopped_queues_itself_again(tmp_path, ending, signalled, code, requeued):
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    commands = FAKE_SLURM | {str(python): f'trap "sleep 0.2; exit 0" TERM\necho "$@"\n{ending}'}
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    log = tmp_path / "log"
+    script = f"echo $$ > shell; exec bash {LAUNCH / 'slurm.sbatch'} --workdir=X"
+    with log.open("w") as output:
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+        process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment, stdout=output)
+    assert end_of(process, signalled, log) == code
+    assert log.read_text() == "-m transdiff_jax.cli.train --workdir=X\n"
+    calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+    assert ("scontrol requeue 7" in calls) == requeued
+    assert calls.count("scancel --signal=TERM 7.0") == requeued
