@@ -230,5 +230,7 @@ def test_a_config_file_may_start_from_another(tmp_path):
 
 def test_cudnn_needs_heads_of_a_multiple_of_eight():
     tiny_config(model={"attention": "cudnn", "dtype": "bfloat16"})
-    with pytest.raises(UserError, match=r"multiple of 8, not config\.model\.width / config\.model\.heads = 4"):
-        tiny_config(model={"attention": "cudnn", "dtype": "bfloat16", "heads": 4})
+    for sizes, size in (({"heads": 4}, 4), ({"width": 512, "heads": 1}, 512)):
+        message = rf"of 8, at most 256, not config\.model\.width / config\.model\.heads = {size}"
+        with pytest.raises(UserError, match=message):
+            tiny_config(model={"attention": "cudnn", "dtype": "bfloat16", **sizes})

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import jax
 import pytest
@@ -18,11 +20,12 @@ ASKED = {"TRANSDIFF_COORDINATOR": "host:1234", "TRANSDIFF_PROCESSES": "3", "TRAN
 
 @pytest.fixture
 def tpu(monkeypatch):
-    """A machine with TPU chips, whose metadata name the given workers."""
+    """A machine with TPU chips, whose metadata name the given workers, and slices."""
 
-    def make(*workers):
+    def make(*workers, slices=""):
+        metadata = {"worker-network-endpoints": ",".join(workers), "tpu-env": f"ZONE: 'a'\n{slices}\nNAME: 'b:c'\n"}
         monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
-        monkeypatch.setattr(distributed, "_gce_workers", lambda: list(workers))
+        monkeypatch.setattr(distributed, "_metadata", metadata.get)
 
     return make
 
@@ -64,6 +67,21 @@ def test_tpu_slices(tpu):
     tpu("a", "b")
     assert find_job({}) == Job("gcetpu")
     assert find_job({"JAX_PLATFORMS": "cpu"}) is None
+    tpu("a", slices="MEGASCALE_NUM_SLICES: '2'")
+    assert find_job({}) == Job("gcetpu")
+    assert find_job({"MEGASCALE_NUM_SLICES": "1"}) is None
+    tpu("a", slices="MEGASCALE_NUM_SLICES: '1'")
+    assert find_job({}) is None
+
+
+@pytest.mark.parametrize("error", [urllib.error.URLError("no such host"), TimeoutError()])
+def test_a_tpu_without_a_metadata_server_is_on_its_own(monkeypatch, error):
+    def refuse(request, timeout):
+        raise error
+
+    monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    assert find_job({}) is None
 
 
 def test_a_process_on_its_own_joins_nothing(monkeypatch):

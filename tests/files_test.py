@@ -1,9 +1,11 @@
+import errno
+import fcntl
 import json
 
 import pytest
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.files import atomic_path, remove_temporaries, write_errors, write_json
+from transdiff_jax.files import atomic_path, lock, locked, remove_temporaries, write_errors, write_json
 
 
 def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
@@ -63,3 +65,20 @@ def test_write_errors_are_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(KeyError), write_errors(path):
         raise KeyError
+
+
+def test_locks(tmp_path, monkeypatch):
+    with lock(tmp_path / "lock"), pytest.raises(UserError, match=f"{tmp_path} is in use by another process"):
+        lock(tmp_path / "lock")
+    with locked(tmp_path / "lock"):
+        pass
+
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    message = rf"{tmp_path} is on a file system without locks \(No locks available\)"
+    with pytest.raises(UserError, match=message):
+        lock(tmp_path / "lock")
+    with pytest.raises(UserError, match=message), locked(tmp_path / "lock"):
+        pass

@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,8 @@ FAREWELL = 1  # second
 
 _SLURM_TASKS, _SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 _TPU_WORKERS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # set on GKE
-_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+_SLICES = "MEGASCALE_NUM_SLICES"
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_TIMEOUT = 2  # seconds; the server is on the machine itself
 
 
@@ -82,24 +82,31 @@ def _tpu(environment: Mapping[str, str]) -> Job | None:
     platforms = environment.get("JAX_PLATFORMS", "")
     if (platforms and "tpu" not in platforms.split(",")) or not _has_tpu():
         return None
-    slices = environment.get("MEGASCALE_NUM_SLICES", "1")
+    slices = environment.get(_SLICES)
     workers = next((environment[name] for name in _TPU_WORKERS if environment.get(name)), None)
     if workers is not None:
-        return Job("gketpu") if len(workers.split(",")) > 1 or slices != "1" else None
-    return Job("gcetpu") if len(_gce_workers()) > 1 or slices != "1" else None
+        return Job("gketpu") if len(workers.split(",")) > 1 or (slices or "1") != "1" else None
+    several = len(_metadata("worker-network-endpoints").split(",")) > 1 or (slices or _slices_of_metadata()) != "1"
+    return Job("gcetpu") if several else None
 
 
 def _has_tpu() -> bool:
     return Path("/dev/accel0").exists() or any(Path("/dev/vfio").glob("[0-9]*"))
 
 
-def _gce_workers() -> list[str]:
-    request = urllib.request.Request(_METADATA, headers={"Metadata-Flavor": "Google"})
+def _slices_of_metadata() -> str:
+    """Lines are like MEGASCALE_NUM_SLICES: '2'."""
+    entries = (line.partition(":") for line in _metadata("tpu-env").splitlines())
+    return next((value.strip().strip("'") for name, _, value in entries if name.strip() == _SLICES), "1")
+
+
+def _metadata(name: str) -> str:
+    request = urllib.request.Request(_METADATA + name, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=_METADATA_TIMEOUT) as reply:
-            return reply.read().decode().split(",")
-    except urllib.error.URLError:  # no TPU virtual machine of Google Cloud: the device is another's
-        return []
+            return reply.read().decode()
+    except OSError:  # no TPU virtual machine of Google Cloud: the device is another's
+        return ""
 
 
 def _whole(environment: Mapping[str, str], name: str, least: int, default: int | None = None) -> int:

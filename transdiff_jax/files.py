@@ -47,23 +47,39 @@ def lock(path: Path) -> IO[str]:
     """An open file that no other process holds; closing it, or the process's end, releases it.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the file system has no locks.
     """
     file = path.open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        _take(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except UserError:
         file.close()
-        raise UserError(f"{path.parent} is in use by another process; wait for its end, or choose another") from None
+        raise
     return file
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file during the block; waits for a process that holds it."""
+    """Holds a lock file during the block; waits for a process that holds it.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _take(file, path, fcntl.LOCK_EX)
         yield
+
+
+def _take(file: IO[str], path: Path, operation: int) -> None:
+    try:
+        fcntl.flock(file, operation)
+    except BlockingIOError:
+        raise UserError(f"{path.parent} is in use by another process; wait for its end, or choose another") from None
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} is on a file system without locks ({error.strerror}): mount it with them (Lustre: -o "
+            "flock), or choose another"
+        ) from None
 
 
 @contextlib.contextmanager

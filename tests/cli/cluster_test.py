@@ -143,18 +143,35 @@ def test_resumed_in_one_process_on_another_mesh_it_has_the_same_losses(straight,
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-5)
 
 
-def test_resumed_in_four_processes_that_share_rows_it_has_the_same_losses(straight, data, tmp_path):
-    run = copy_until(straight, tmp_path / "run", HALF)
-    settings = SETTINGS | {"train__steps": HALF + 3, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
-    text = finish(tmp_path, 4, train_command(run, data, **settings))
-    assert f"resuming from the checkpoint of step {HALF}" in text
-    ours, theirs = losses(run, HALF), losses(straight, HALF)
-    assert list(ours) == list(range(HALF + 1, HALF + 4))
-    np.testing.assert_allclose(list(ours.values()), list(theirs.values())[:3], atol=1e-5)
-
-
 def kill_one(job, draw, name="KILL"):
     subprocess.run(["kill", f"-{name}", str(draw.choice(job.processes()))])
+
+
+def test_four_processes_that_share_rows_killed_and_preempted_have_the_same_losses(straight, data, tmp_path):
+    run, draw = copy_until(straight, tmp_path / "run", HALF), random.Random(0)
+    settings = SETTINGS | {"train__steps": HALF + 8, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
+    arguments = train_command(run, data, **settings)
+    again = HALF + 5  # the first step after a checkpoint, which is made twice
+
+    job = Job(tmp_path, 4, arguments)
+    job.wait_for(rf"step {again}:")
+    kill_one(job, draw)
+    assert job.end() == 128 + signal.SIGKILL, job.text()
+
+    job = Job(tmp_path, 4, arguments)
+    job.wait_for(rf"step {again}:")
+    kill_one(job, draw, "TERM")
+    assert job.end() == 0, job.text()
+    assert f"resuming from the checkpoint of step {HALF + 4}" in job.text()
+    assert re.search(rf"stopped by a signal to one of the processes|trained to step {HALF + 8}", job.text())
+
+    finish(tmp_path, 4, arguments)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    twice = {line["loss"] for line in lines if line["step"] == again and "loss" in line}
+    assert len(twice) == 1, "a restart goes on exactly"
+    ours, theirs = losses(run, HALF), losses(straight, HALF)
+    assert list(ours) == list(range(HALF + 1, HALF + 9))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values())[:8], atol=1e-5)
 
 
 def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight, data, tmp_path):

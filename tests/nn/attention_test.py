@@ -185,8 +185,8 @@ def test_parameter_shapes():
 CUDNN = ModelConfig(dtype="bfloat16", attention="cudnn", dropout=0.0)
 
 
-def mesh_of(platform):
-    device = types.SimpleNamespace(platform=platform)
+def mesh_of(platform, capability="9.0"):
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
     return types.SimpleNamespace(devices=np.array([device]))
 
 
@@ -235,3 +235,11 @@ def test_cudnn_where_it_cannot_run():
         check_implementation(dropping, mesh_of("gpu"), training=True)
     with pytest.raises(UserError, match=r"needs NVIDIA GPUs, and these devices are tpu"):
         check_implementation(CUDNN, mesh_of("tpu"), training=False)
+    wide = dataclasses.replace(CUDNN, heads=3)  # of 256
+    check_implementation(wide, mesh_of("gpu"), training=True)
+    with pytest.raises(UserError, match=r"at most 128 on GPUs of compute capability 8\.9, not .* = 256;"):
+        check_implementation(wide, mesh_of("gpu", "8.9"), training=False)
+    odd = dataclasses.replace(CUDNN, class_tokens=7, num_images=4)
+    check_implementation(odd, mesh_of("gpu"), training=False)
+    with pytest.raises(UserError, match=r"even numbers of tokens, not config\.model\.class_tokens=7 and \d+ semantic"):
+        check_implementation(odd, mesh_of("gpu"), training=True)

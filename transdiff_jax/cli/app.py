@@ -23,8 +23,8 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
 # Libraries that tell about themselves at the level of information.
 _TALKATIVE_LIBRARIES = {"grain", "jax", "etils"}
-# How a process meets the end of another one of its job: in a collective of the CPU, or in the coordination service.
-_LOST = ("Gloo", "coordination service", "CoordinationService", "barrier")
+# How a process meets the end of another one of its job: in a collective, or in the coordination service.
+_LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "barrier")
 
 
 def run(

@@ -110,8 +110,8 @@ def _check_model(model: ModelConfig) -> None:
         )
         size = model.width // model.heads
         _require(
-            size % 8 == 0,
-            f'config.model.attention="cudnn" needs heads of a multiple of 8, not config.model.width / '
+            size % 8 == 0 and size <= 256,
+            f'config.model.attention="cudnn" needs heads of a multiple of 8, at most 256, not config.model.width / '
             f'config.model.heads = {size}; or set config.model.attention="xla"',
         )
     _require(

@@ -15,6 +15,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.nn.layers import Dropout, dense
 
 Array = jax.Array
+_HOPPER = 9.0  # compute capability
 
 
 class KeysValues(NamedTuple):
@@ -62,6 +63,19 @@ def check_implementation(model: ModelConfig, mesh: Mesh, *, training: bool) -> N
         raise UserError(
             f'config.model.attention="cudnn" has no dropout of attention weights: train with config.model.dropout=0 '
             f'instead of {model.dropout}, or with config.model.attention="xla"'
+        )
+    size, capability = model.width // model.heads, mesh.devices.flat[0].compute_capability
+    if size > 128 and float(capability) < _HOPPER:
+        raise UserError(
+            f'config.model.attention="cudnn" takes heads of at most 128 on GPUs of compute capability {capability}, '
+            f'not config.model.width / config.model.heads = {size}; or set config.model.attention="xla"'
+        )
+    masked = model.num_images > 1
+    if training and masked and (model.class_tokens % 2 or model.semantic_tokens % 2):
+        raise UserError(
+            f'config.model.attention="cudnn" trains MRAR with even numbers of tokens, not config.model.class_tokens='
+            f"{model.class_tokens} and {model.semantic_tokens} semantic tokens; or set config.model.attention="
+            '"xla"'
         )
 
 
