@@ -274,6 +274,30 @@ def test_flags_that_do_not_fit(flags, line):
     assert line in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["samples", "workdir", "reference", "inception", "make-reference", "certificate"])
+def test_paths_that_are_empty(name):
+    flags = {"samples": "a", "reference": "b", "inception": "c"} | {name: ""}
+    for other in {"workdir": ["samples"], "make-reference": ["reference"]}.get(name, []):
+        del flags[other]
+    with pytest.raises(UserError, match=f"^--{name}= is empty: give it a path"):
+        run(evaluate, *(f"--{flag}={value}" for flag, value in flags.items()))
+
+
+def test_a_result_replaces_nothing_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link.npz").symlink_to("a.npz")
+    for flags in (
+        ["--samples=a.npz", "--make-reference=link.npz"],
+        ["--samples=set", "--make-reference=set/samples.npz"],
+        ["--samples=set", "--reference=a.npz", "--certificate=set/samples.json"],
+        ["--samples=a.npz", "--reference=set", f"--certificate={tmp_path}/set/samples.json"],
+        ["--workdir=run", "--reference=a.npz", "--inception=set", "--certificate=set/source.json"],
+    ):
+        with pytest.raises(UserError, match=f"^{flags[-1]} would replace a file that is read, or its record; choose"):
+            run(evaluate, "--inception=x", *flags)
+
+
 def test_missing_inception_weights(sets, tmp_path):
     flags = f"--samples={sets / 'images'}", f"--reference={sets / 'real.npz'}"
     with pytest.raises(UserError, match=r"/absent: no such folder with the Inception weights; get .*cli\.convert"):
