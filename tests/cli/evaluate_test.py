@@ -8,13 +8,13 @@ import pytest
 from absl.testing import flagsaver
 
 from tests.conftest import tiny_config
-from tests.evaluation.networks import DIGEST, installed, lookup, numbered, projection
+from tests.evaluation.networks import installed, lookup, numbered, projection
 from transdiff_jax import sharding
 from transdiff_jax.cli import evaluate, sample
 from transdiff_jax.convert.inception import name_table
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import InceptionWeights, save_inception
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.evaluation.metrics import inception_score
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.scores import Scores
@@ -198,7 +198,7 @@ def test_what_a_certificate_holds(trained, sets, capsys):
     certificate = json.loads((trained / "samples" / "evaluation.json").read_text())
     assert certificate["protocol"]["name"] == "transdiff"
     assert certificate["num_samples"] == COUNT
-    assert certificate["inception"] == {"file": "small.pth", "sha256": DIGEST}
+    assert certificate["inception"] == {"file": "small.pth", "sha256": PUBLISHED_SHA256}
     assert certificate["reference"]["sha256"] == sha256(sets / "real.npz")
     assert certificate["machine"]["versions"]["jax"] == jax.__version__
     assert certificate["samples"]["sampler"]["sampling"]["steps"] == 3
@@ -238,7 +238,8 @@ def test_inception_itself(sets, tmp_path, patch):
     patch.undo()
     certificate = json.loads((tmp_path / "two.evaluation.json").read_text())
     assert certificate["scores"] == {"2048": 2048, "logits_unbiased": 1008, "spatial": 2023}
-    assert any("not those of published scores" in warning for warning in certificate["warnings"])
+    other = f"their file a has SHA-256 {'0' * 64}, not {PUBLISHED_SHA256}"
+    assert any(warning.endswith(other) for warning in certificate["warnings"])
 
 
 def _shapes(features):
@@ -300,7 +301,9 @@ def test_a_result_replaces_nothing_that_is_read(tmp_path, monkeypatch):
 
 def test_missing_inception_weights(sets, tmp_path):
     flags = f"--samples={sets / 'images'}", f"--reference={sets / 'real.npz'}"
-    with pytest.raises(UserError, match=r"/absent: no such folder with the Inception weights; get .*cli\.convert"):
+    with pytest.raises(
+        UserError, match=r"/absent: no such folder with the Inception weights; get https://.*cli\.convert"
+    ):
         run(evaluate, f"--inception={tmp_path}/absent", *flags)
     (tmp_path / "a.pth").touch()
     with pytest.raises(UserError, match=rf"cli\.convert --kind=inception --checkpoint={tmp_path}/a\.pth --out="):
