@@ -181,6 +181,9 @@ def test_a_run_is_scored_as_the_samples_that_it_writes(trained, sets, tmp_path, 
     assert logged["step"] == 4
     assert logged["eval/transdiff/fid"] == pytest.approx(written["scores"]["fid"], rel=1e-6)
     assert "eval/transdiff/kid" not in logged
+    certificate = json.loads((trained / "run" / "evaluation" / "4.json").read_text())
+    assert certificate["samples"]["pixels_sha256"] == written["samples"]["pixels_sha256"]
+    assert certificate["warnings"] == written["warnings"]
 
 
 def test_scores_in_training_change_no_training(trained):
