@@ -198,7 +198,7 @@ def test_scores_in_training_change_no_training(trained):
 @pytest.mark.usefixtures("small")
 def test_what_a_certificate_holds(trained, sets, capsys):
     run(evaluate, "--inception=x", f"--samples={trained / 'samples'}", f"--reference={sets / 'real.npz'}")
-    certificate = json.loads((trained / "samples" / "evaluation.json").read_text())
+    certificate = json.loads((trained / "samples" / "evaluation.transdiff.json").read_text())
     assert certificate["protocol"]["name"] == "transdiff"
     assert certificate["num_samples"] == COUNT
     assert certificate["inception"] == {"file": "small.pth", "sha256": PUBLISHED_SHA256}
@@ -214,7 +214,13 @@ def test_what_a_certificate_holds(trained, sets, capsys):
     assert all(warning in table for warning in certificate["warnings"])
     assert "not computed: KID draws subsets of 1000 images" in table
     run(evaluate, "--inception=x", f"--samples={sets / 'images.npz'}", f"--reference={sets / 'real.npz'}")
-    assert (sets / "images.evaluation.json").exists()
+    before = (sets / "images.evaluation.transdiff.json").read_bytes()
+    run(
+        evaluate,
+        *("--inception=x", f"--samples={sets / 'images.npz'}", f"--reference={sets / 'real.npz'}", "--protocol=adm"),
+    )
+    assert json.loads((sets / "images.evaluation.adm.json").read_text())["protocol"]["name"] == "adm"
+    assert (sets / "images.evaluation.transdiff.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("small")
@@ -239,7 +245,7 @@ def test_inception_itself(sets, tmp_path, patch):
         *(f"--inception={tmp_path / 'inception'}", "--inception_batch_size=8"),
     )
     patch.undo()
-    certificate = json.loads((tmp_path / "two.evaluation.json").read_text())
+    certificate = json.loads((tmp_path / "two.evaluation.transdiff.json").read_text())
     assert certificate["scores"] == {"2048": 2048, "logits_unbiased": 1008, "spatial": 2023}
     other = f"their file a has SHA-256 {'0' * 64}, not {PUBLISHED_SHA256}"
     assert any(warning.endswith(other) for warning in certificate["warnings"])

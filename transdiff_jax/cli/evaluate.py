@@ -18,7 +18,7 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.certificate import CERTIFICATE, format_table, make_certificate
+from transdiff_jax.evaluation.certificate import certificate_name, format_table, make_certificate
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import ImageSet, open_images
 from transdiff_jax.evaluation.inception_weights import SOURCE, InceptionWeights, load_inception
@@ -69,7 +69,8 @@ INCEPTION_BATCH_SIZE = flags.DEFINE_integer(
 CERTIFICATE_FILE = flags.DEFINE_string(
     "certificate",
     None,
-    f"File for the scores; default: {CERTIFICATE} beside the images or in the run.",
+    f"File for the scores; default: {certificate_name('PROTOCOL')} beside the images or in the run, where the newest "
+    "scores replace others, those against another reference too.",
     flag_values=FLAGS,
 )
 MAKE_REFERENCE = flags.DEFINE_string(
@@ -120,8 +121,8 @@ def _out_path() -> Path:
     flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
     path = _path(flag)
     if path is None:
-        source = workdir if samples is None else samples
-        return source.with_suffix(f".{CERTIFICATE}") if source.is_file() else source / CERTIFICATE
+        source, name = workdir if samples is None else samples, certificate_name(PROTOCOL.value)
+        return source.with_suffix(f".{name}") if source.is_file() else source / name
     suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
     if path.suffix != suffix or path.is_dir():
         raise UserError(f"--{flag.name}={path} must be the name of a {suffix} file")

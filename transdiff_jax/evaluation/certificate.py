@@ -14,7 +14,10 @@ from transdiff_jax.evaluation.scores import Scores
 from transdiff_jax.evaluation.set_features import SetFeatures
 from transdiff_jax.machine import describe_machine
 
-CERTIFICATE = "evaluation.json"
+
+def certificate_name(protocol: str) -> str:
+    """The name of a certificate; scores of two protocols do not replace each other."""
+    return f"evaluation.{protocol}.json"
 
 
 def make_certificate(
