@@ -97,7 +97,7 @@ def test_a_reference_that_two_processes_made(job):
         *(f"--samples={folder / 'images'}", f"--make-reference={made}"),
     )
     ours, theirs = np.load(folder / "made.npz"), np.load(made)
-    assert set(ours) == set(theirs) == {"mu", "sigma", "mu_s", "sigma_s"}
+    assert set(ours) == set(theirs) == {"mu", "sigma", "mu_s", "sigma_s", "num_images"}
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name])
 

@@ -150,7 +150,7 @@ def test_a_reference_that_was_made_here(sets, tmp_path):
     for name in ("precision", "recall", "kid"):
         assert statistics["scores"][name] is None
         assert "statistics only" in statistics["not_computed"][name]
-    assert statistics["reference"] == {"source": str(made), "sha256": sha256(made), "images": 0}
+    assert statistics["reference"] == {"source": str(made), "sha256": sha256(made), "images": COUNT}
     of_itself = score(tmp_path, f"--samples={sets / 'real.npz'}", f"--reference={made}")
     assert of_itself["scores"]["fid"] == pytest.approx(0, abs=1e-9)
     of_folder = score(tmp_path, f"--samples={sets / 'images'}", f"--reference={sets / 'images'}")
@@ -230,6 +230,16 @@ def test_too_few_samples_are_said_to_be_too_few(sets, tmp_path):
     (warning,) = [line for line in found["warnings"] if "singular" in line]
     assert warning.startswith("fid, samples: 6 images for features of width 6: the covariance is singular")
     assert "into 10 parts; there are only 6 images" in found["not_computed"]["inception_score"]
+    few = tmp_path / "few_statistics.npz"
+    run(evaluate, "--inception=small", f"--samples={tmp_path / 'few.npz'}", f"--make-reference={few}")
+    for reference in (few, tmp_path / "few.npz"):
+        found = score(tmp_path, f"--samples={sets / 'images.npz'}", f"--reference={reference}")
+        (warning,) = [line for line in found["warnings"] if "singular" in line]
+        assert warning.startswith("fid, reference: 6 images for features of width 6: the covariance is singular")
+        assert found["reference"]["images"] == 6
+    np.savez(tmp_path / "unknown.npz", mu=np.zeros(6), sigma=np.eye(6))
+    found = score(tmp_path, f"--samples={sets / 'images.npz'}", f"--reference={tmp_path / 'unknown.npz'}")
+    assert found["reference"]["images"] is None
 
 
 def test_inception_itself(sets, tmp_path, patch):

@@ -152,7 +152,7 @@ def _images(mesh: Mesh) -> ImageSet:
 def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) -> None:
     found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = (part.gaussian(images.source) for part in (found.pooled_statistics, found.spatial_statistics))
-    do_in_first_process(lambda: write_reference(out, pooled, spatial))
+    do_in_first_process(lambda: write_reference(out, pooled, spatial, found.count))
     logging.info("statistics of %d images are in %s", found.count, out)
 
 
