@@ -68,7 +68,7 @@ def assert_same(ours, theirs):
 @pytest.mark.usefixtures("small")
 def test_a_folder_of_images_has_the_scores_of_one_process(job):
     folder, _, text = job
-    ours = json.loads((folder / "images" / "evaluation.json").read_text())
+    ours = json.loads((folder / "images" / "evaluation.transdiff.json").read_text())
     assert_same(ours, alone(folder, f"--samples={folder / 'images'}", f"--reference={folder / 'real.npz'}"))
     # Half of them each, and the first image, with whose size all compare.
     for process in range(2):
@@ -79,7 +79,7 @@ def test_a_folder_of_images_has_the_scores_of_one_process(job):
 def test_a_run_has_the_scores_of_one_process(job):
     folder = job[0]
     arguments = f"--reference={folder / 'real.npz'}", f"--num_samples={COUNT}"
-    ours = json.loads((folder / "run" / "evaluation.json").read_text())
+    ours = json.loads((folder / "run" / "evaluation.transdiff.json").read_text())
     assert_same(ours, alone(folder, f"--workdir={folder / 'run'}", *arguments))
     # What was scored in training, in batches of another size, is the same to rounding.
     metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_a_reference_that_two_processes_made(job):
         *(f"--samples={folder / 'images'}", f"--make-reference={made}"),
     )
     ours, theirs = np.load(folder / "made.npz"), np.load(made)
-    assert set(ours) == set(theirs) == {"mu", "sigma", "mu_s", "sigma_s"}
+    assert set(ours) == set(theirs) == {"mu", "sigma", "mu_s", "sigma_s", "num_images"}
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name])
 
@@ -108,7 +108,7 @@ def test_a_damaged_image_of_the_second_process_ends_both(job):
     assert re.search(rf"^\[1\] error: .*damaged/{DAMAGED:03d}\.png holds no image that can be read", text, re.MULTILINE)
     assert re.search(r"^\[0\] error: another process of the job ended, whose output says why", text, re.MULTILINE)
     assert "Traceback" not in text
-    assert not (folder / "damaged" / "evaluation.json").exists()
+    assert not (folder / "damaged" / "evaluation.transdiff.json").exists()
 
 
 def test_only_the_first_process_tells(job):

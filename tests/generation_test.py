@@ -95,7 +95,7 @@ def test_record(finished):
     assert record["images_per_second"] > 0
     (run,) = record["runs"]
     assert run["versions"]["jax"] == jax.__version__
-    assert set(run["versions"]) == {"transdiff_jax", "jax", "jaxlib", "flax", "numpy"}
+    assert set(run["versions"]) == {"transdiff_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "pillow"}
     assert (run["device_kind"], run["devices"], run["processes"], run["batch_size"]) == ("cpu", 1, 1, 4)
 
 

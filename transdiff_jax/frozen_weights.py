@@ -58,7 +58,10 @@ def read_note(folder: Path, note_name: str, network: str) -> Any:
     if damage is None and not (folder / note_name).is_file():
         damage = f"{note_name} is missing"
     if damage is not None:
-        raise UserError(f"{folder} does not hold intact {network} weights ({damage}); make them again with cli.convert")
+        raise UserError(
+            f"{folder} does not hold intact {network} weights ({damage}); make them again with cli.convert, which "
+            "wants a new or an empty folder"
+        )
     return json.loads((folder / note_name).read_text())
 
 

@@ -6,14 +6,16 @@ import flax
 import jax
 import jaxlib
 import numpy as np
+import PIL
+import scipy
 from jax.sharding import Mesh
 
 from transdiff_jax import __version__
 
 
 def describe_machine(mesh: Mesh) -> dict[str, Any]:
-    """The devices of a mesh, the processes of the job, and the versions of what computes."""
-    packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np}
+    """The devices of a mesh, the processes of the job, and the versions of what computes and of what reads images."""
+    packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np, "scipy": scipy, "pillow": PIL}
     return {
         "versions": {
             "transdiff_jax": __version__,

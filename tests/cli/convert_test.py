@@ -1,9 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from transdiff_jax.checkpoint import latest_record
 from transdiff_jax.cli import convert
 from transdiff_jax.errors import UserError
 
@@ -41,3 +43,25 @@ def test_inception_has_no_way_back(tmp_path):
 def test_inception_is_looked_for_in_a_published_file(tmp_path):
     with pytest.raises(UserError, match=r"one_step_256_a\.pth: 472 tensor\(s\) missing"):
         run(f"--checkpoint={CHECKPOINT}", "--kind=inception", f"--out={tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize("flag", ["--heads=4", "--tokenizer=a"])
+@pytest.mark.parametrize("kind", [["--kind=inception"], ["--kind=kl16"], ["--kind=transdiff", "--to-torch"]])
+def test_flags_that_a_kind_does_not_know(tmp_path, kind, flag):
+    line = f"^{flag.split('=')[0]} goes with --kind=transdiff only, and not with --to-torch; leave it out$"
+    with pytest.raises(UserError, match=line):
+        run(f"--checkpoint={CHECKPOINT}", f"--out={tmp_path / 'out'}", *kind, flag)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "out", "tokenizer"])
+def test_paths_that_are_empty(name):
+    flags = {"checkpoint": CHECKPOINT, "out": "a", "kind": "transdiff", name: ""}
+    with pytest.raises(UserError, match=f"^--{name}= is empty: give it a path"):
+        run(*(f"--{flag}={value}" for flag, value in flags.items()))
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(CHECKPOINT, tmp_path / "a.pth")
+    run("--checkpoint=~/a.pth", "--kind=transdiff", "--out=~/run", "--heads=2", "--tokenizer=~/kl16")
+    assert latest_record(tmp_path / "run").config.tokenizer.weights == str(tmp_path / "kl16")

@@ -8,13 +8,13 @@ import pytest
 from absl.testing import flagsaver
 
 from tests.conftest import tiny_config
-from tests.evaluation.networks import DIGEST, installed, lookup, numbered, projection
+from tests.evaluation.networks import installed, lookup, numbered, projection
 from transdiff_jax import sharding
 from transdiff_jax.cli import evaluate, sample
 from transdiff_jax.convert.inception import name_table
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import InceptionWeights, save_inception
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.evaluation.metrics import inception_score
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.scores import Scores
@@ -150,7 +150,7 @@ def test_a_reference_that_was_made_here(sets, tmp_path):
     for name in ("precision", "recall", "kid"):
         assert statistics["scores"][name] is None
         assert "statistics only" in statistics["not_computed"][name]
-    assert statistics["reference"] == {"source": str(made), "sha256": sha256(made), "images": 0}
+    assert statistics["reference"] == {"source": str(made), "sha256": sha256(made), "images": COUNT}
     of_itself = score(tmp_path, f"--samples={sets / 'real.npz'}", f"--reference={made}")
     assert of_itself["scores"]["fid"] == pytest.approx(0, abs=1e-9)
     of_folder = score(tmp_path, f"--samples={sets / 'images'}", f"--reference={sets / 'images'}")
@@ -181,6 +181,9 @@ def test_a_run_is_scored_as_the_samples_that_it_writes(trained, sets, tmp_path, 
     assert logged["step"] == 4
     assert logged["eval/transdiff/fid"] == pytest.approx(written["scores"]["fid"], rel=1e-6)
     assert "eval/transdiff/kid" not in logged
+    certificate = json.loads((trained / "run" / "evaluation" / "4.json").read_text())
+    assert certificate["samples"]["pixels_sha256"] == written["samples"]["pixels_sha256"]
+    assert certificate["warnings"] == written["warnings"]
 
 
 def test_scores_in_training_change_no_training(trained):
@@ -195,10 +198,10 @@ def test_scores_in_training_change_no_training(trained):
 @pytest.mark.usefixtures("small")
 def test_what_a_certificate_holds(trained, sets, capsys):
     run(evaluate, "--inception=x", f"--samples={trained / 'samples'}", f"--reference={sets / 'real.npz'}")
-    certificate = json.loads((trained / "samples" / "evaluation.json").read_text())
+    certificate = json.loads((trained / "samples" / "evaluation.transdiff.json").read_text())
     assert certificate["protocol"]["name"] == "transdiff"
     assert certificate["num_samples"] == COUNT
-    assert certificate["inception"] == {"file": "small.pth", "sha256": DIGEST}
+    assert certificate["inception"] == {"file": "small.pth", "sha256": PUBLISHED_SHA256}
     assert certificate["reference"]["sha256"] == sha256(sets / "real.npz")
     assert certificate["machine"]["versions"]["jax"] == jax.__version__
     assert certificate["samples"]["sampler"]["sampling"]["steps"] == 3
@@ -211,7 +214,13 @@ def test_what_a_certificate_holds(trained, sets, capsys):
     assert all(warning in table for warning in certificate["warnings"])
     assert "not computed: KID draws subsets of 1000 images" in table
     run(evaluate, "--inception=x", f"--samples={sets / 'images.npz'}", f"--reference={sets / 'real.npz'}")
-    assert (sets / "images.evaluation.json").exists()
+    before = (sets / "images.evaluation.transdiff.json").read_bytes()
+    run(
+        evaluate,
+        *("--inception=x", f"--samples={sets / 'images.npz'}", f"--reference={sets / 'real.npz'}", "--protocol=adm"),
+    )
+    assert json.loads((sets / "images.evaluation.adm.json").read_text())["protocol"]["name"] == "adm"
+    assert (sets / "images.evaluation.transdiff.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("small")
@@ -221,6 +230,16 @@ def test_too_few_samples_are_said_to_be_too_few(sets, tmp_path):
     (warning,) = [line for line in found["warnings"] if "singular" in line]
     assert warning.startswith("fid, samples: 6 images for features of width 6: the covariance is singular")
     assert "into 10 parts; there are only 6 images" in found["not_computed"]["inception_score"]
+    few = tmp_path / "few_statistics.npz"
+    run(evaluate, "--inception=small", f"--samples={tmp_path / 'few.npz'}", f"--make-reference={few}")
+    for reference in (few, tmp_path / "few.npz"):
+        found = score(tmp_path, f"--samples={sets / 'images.npz'}", f"--reference={reference}")
+        (warning,) = [line for line in found["warnings"] if "singular" in line]
+        assert warning.startswith("fid, reference: 6 images for features of width 6: the covariance is singular")
+        assert found["reference"]["images"] == 6
+    np.savez(tmp_path / "unknown.npz", mu=np.zeros(6), sigma=np.eye(6))
+    found = score(tmp_path, f"--samples={sets / 'images.npz'}", f"--reference={tmp_path / 'unknown.npz'}")
+    assert found["reference"]["images"] is None
 
 
 def test_inception_itself(sets, tmp_path, patch):
@@ -236,9 +255,10 @@ def test_inception_itself(sets, tmp_path, patch):
         *(f"--inception={tmp_path / 'inception'}", "--inception_batch_size=8"),
     )
     patch.undo()
-    certificate = json.loads((tmp_path / "two.evaluation.json").read_text())
+    certificate = json.loads((tmp_path / "two.evaluation.transdiff.json").read_text())
     assert certificate["scores"] == {"2048": 2048, "logits_unbiased": 1008, "spatial": 2023}
-    assert any("not those of published scores" in warning for warning in certificate["warnings"])
+    other = f"their file a has SHA-256 {'0' * 64}, not {PUBLISHED_SHA256}"
+    assert any(warning.endswith(other) for warning in certificate["warnings"])
 
 
 def _shapes(features):
@@ -274,9 +294,35 @@ def test_flags_that_do_not_fit(flags, line):
     assert line in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["samples", "workdir", "reference", "inception", "make-reference", "certificate"])
+def test_paths_that_are_empty(name):
+    flags = {"samples": "a", "reference": "b", "inception": "c"} | {name: ""}
+    for other in {"workdir": ["samples"], "make-reference": ["reference"]}.get(name, []):
+        del flags[other]
+    with pytest.raises(UserError, match=f"^--{name}= is empty: give it a path"):
+        run(evaluate, *(f"--{flag}={value}" for flag, value in flags.items()))
+
+
+def test_a_result_replaces_nothing_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link.npz").symlink_to("a.npz")
+    for flags in (
+        ["--samples=a.npz", "--make-reference=link.npz"],
+        ["--samples=set", "--make-reference=set/samples.npz"],
+        ["--samples=set", "--reference=a.npz", "--certificate=set/samples.json"],
+        ["--samples=a.npz", "--reference=set", f"--certificate={tmp_path}/set/samples.json"],
+        ["--workdir=run", "--reference=a.npz", "--inception=set", "--certificate=set/source.json"],
+    ):
+        with pytest.raises(UserError, match=f"^{flags[-1]} would replace a file that is read, or its record; choose"):
+            run(evaluate, "--inception=x", *flags)
+
+
 def test_missing_inception_weights(sets, tmp_path):
     flags = f"--samples={sets / 'images'}", f"--reference={sets / 'real.npz'}"
-    with pytest.raises(UserError, match=r"/absent: no such folder with the Inception weights; get .*cli\.convert"):
+    with pytest.raises(
+        UserError, match=r"/absent: no such folder with the Inception weights; get https://.*cli\.convert"
+    ):
         run(evaluate, f"--inception={tmp_path}/absent", *flags)
     (tmp_path / "a.pth").touch()
     with pytest.raises(UserError, match=rf"cli\.convert --kind=inception --checkpoint={tmp_path}/a\.pth --out="):

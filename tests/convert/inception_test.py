@@ -1,5 +1,6 @@
 import logging
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from transdiff_jax.convert.conversion import import_inception
 from transdiff_jax.convert.inception import name_table
 from transdiff_jax.convert.table import from_reference, to_reference
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import load_inception, save_inception
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, load_inception, save_inception
 from transdiff_jax.manifest import sha256
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import save_weights
@@ -67,13 +68,13 @@ def test_every_tensor_is_mapped_or_has_a_reason(converted):
 
 def test_folders_that_cannot_be_used(converted, tmp_path):
     folder, *_ = converted
-    with pytest.raises(UserError, match=r"get weights-inception-2015-12-05-6726825d\.pth .*SHA-256 6726825d.*--out="):
-        load_inception(tmp_path / "absent")
     with pytest.raises(UserError, match=rf"is a file, .*--checkpoint={folder}/a\.pth --out={folder}/a$"):
         load_inception(folder / "a.pth")
     copy = shutil.copytree(folder / "out", tmp_path / "copy")
     (copy / "source.json").write_text("{}")
-    with pytest.raises(UserError, match=r"does not hold intact Inception weights \(source\.json has changed\)"):
+    with pytest.raises(
+        UserError, match=r"does not hold intact Inception weights \(source\.json has changed\); .* a new or an"
+    ):
         load_inception(copy)
     save_weights(tmp_path / "kl16", {"a": np.zeros(1)}, Kl16Config())
     with pytest.raises(UserError, match=r"does not hold intact Inception weights \(source\.json is missing\)"):
@@ -82,15 +83,41 @@ def test_folders_that_cannot_be_used(converted, tmp_path):
         save_inception(folder / "out", load_inception(folder / "out"))
 
 
+@pytest.mark.parametrize(
+    ("content", "problem", "file", "out"),
+    [
+        (None, "no such folder with the", "FILE.pth", "folder"),
+        ([], "no converted", "FILE.pth", "folder"),
+        (["a.pth", "b.pth"], "no converted", "folder/a.pth", "folder/converted"),
+        (["weights"], "no converted", "FILE.pth", "folder/converted"),
+    ],
+)
+def test_a_folder_without_converted_weights(tmp_path, monkeypatch, content, problem, file, out):
+    """The line is a recipe: what it says to run can be run."""
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("folder").mkdir()
+        for name in content:
+            Path("folder", name).touch()
+    with pytest.raises(UserError) as error:
+        load_inception(Path("folder"))
+    assert str(error.value) == (
+        f"folder: {problem} Inception weights; get https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth (SHA-256 "
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2), run: python -m transdiff_jax.cli.convert "
+        f"--kind=inception --checkpoint={file} --out={out} and name {out} here"
+    )
+
+
 @pytest.mark.parametrize("published", [False, True])
 def test_a_digest_that_is_not_the_published_one_is_told(tmp_path, caplog, monkeypatch, published):
-    digest = ("6726825d" if published else "0" * 8) + "f" * 56
+    digest = PUBLISHED_SHA256 if published else PUBLISHED_SHA256[:8] + "f" * 56
     monkeypatch.setattr("transdiff_jax.convert.conversion.sha256", lambda path: digest)
     write(tmp_path / "a.pth")
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_inception(tmp_path / "a.pth", tmp_path / "out")
     assert load_inception(tmp_path / "out").sha256 == digest
-    assert (f"has SHA-256 {digest}, and that of the published files starts with 6726825d" in caplog.text) != published
+    assert (f"has SHA-256 {digest}, and the published file {PUBLISHED_SHA256}" in caplog.text) != published
 
 
 def test_another_network_is_refused_and_nothing_is_written(tmp_path):

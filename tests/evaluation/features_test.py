@@ -10,7 +10,9 @@ from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.inception import inception_features
+from transdiff_jax.evaluation.metrics import frechet_distance
 from transdiff_jax.evaluation.pixel_digest import digest_images
+from transdiff_jax.evaluation.statistics import FeatureStatistics
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.inception import make_params
 
@@ -40,6 +42,32 @@ def test_batch_devices_and_cuts_change_nothing(batch_size, mesh):
         np.testing.assert_allclose(found.features["a"], EXPECTED, rtol=1e-5, atol=1e-6)
         assert found.features["b"].shape == (21, 1)
         np.testing.assert_array_equal(found.digests, digest_images(IMAGES))
+
+
+def exact_statistics(devices, batch_size, order):
+    """Of features that float32 sums without rounding, so that nothing but the way to the statistics can differ."""
+    weights = np.random.default_rng(2).integers(-8, 9, (6 * 5 * 3, 4)).astype(np.float32)
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+
+    def project(params, images):
+        return {"a": jax.numpy.dot(images.reshape(len(images), -1).astype(np.float32), params, precision="highest")}
+
+    found = FeatureStatistics(4)
+    batches = np.split(IMAGES[order], range(batch_size, len(IMAGES), batch_size))
+    for extracted in FeatureExtractor(project, weights, mesh, batch_size)(batches):
+        found.add(extracted.features["a"])
+    return found.gaussian("a")
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_statistics_and_distances_are_those_of_any_devices_batch_and_order(devices, rows):
+    order = np.random.default_rng(10 * devices + rows).permutation(len(IMAGES))
+    first, other = exact_statistics(1, 5, np.arange(len(IMAGES))), exact_statistics(devices, devices * rows, order)
+    for ours, theirs in zip(other, first, strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-10 * np.linalg.norm(theirs)
+    half = exact_statistics(1, 5, np.arange(11))
+    assert frechet_distance(other, half) == pytest.approx(frechet_distance(first, half), rel=1e-10)
 
 
 def test_one_device_takes_any_batch_size():

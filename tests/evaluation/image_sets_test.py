@@ -1,5 +1,7 @@
 import io
 import json
+import logging
+import os
 import shutil
 
 import numpy as np
@@ -84,6 +86,40 @@ def test_a_folder_in_the_order_of_paths(tmp_path):
     images = open_images(tmp_path, "--samples")
     assert (images.kind, images.labels, images.num_classes) == ("folder", None, None)
     np.testing.assert_array_equal(read(tmp_path), IMAGES[[1, 2, 0]])
+
+
+def test_links_to_folders_are_followed_once_each_way(tmp_path):
+    for index, name in enumerate(["elsewhere/1.png", "set/b/0.png"]):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(encode_png(IMAGES[index]))
+    (tmp_path / "set" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "b" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path)
+    np.testing.assert_array_equal(read(tmp_path / "set"), IMAGES[[0, 1]])
+
+
+def test_other_files_are_counted_once(tmp_path, caplog):
+    for name in ("a.png", "b/c.png", "b/notes.txt", "d.webp", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode_png(IMAGES[0]))
+    with caplog.at_level(logging.INFO, logger="absl"):
+        assert len(read(tmp_path, size=1)) == 2
+    assert caplog.messages == [f"{tmp_path}: 2 images; 2 other files left out"]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "a" / "closed").mkdir(parents=True)
+    save_png(tmp_path / "a" / "0.png", IMAGES[0])
+    scan = os.scandir
+
+    def refuse(path):
+        if path == tmp_path / "a" / "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(image_sets.os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"a/closed cannot be read \(Permission denied\): mend its permissions"):
+        open_images(tmp_path, "--samples")
 
 
 def test_jpeg_and_grey_files_are_rgb(tmp_path):

@@ -39,6 +39,15 @@ def test_frechet_of_singular_covariances():
     assert frechet_distance(flat, Gaussian(np.zeros(3), np.zeros((3, 3)))) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("counts", [(20, 20), (20, 300), (300, 5)])
+def test_frechet_of_singular_covariances_is_the_plain_formula(counts):
+    a, b = (fit_gaussian(features(count, 40, seed), "a") for seed, count in enumerate(counts))
+    assert min(np.linalg.matrix_rank(part.covariance) for part in (a, b)) == min(counts) - 1
+    root = scipy.linalg.sqrtm(a.covariance @ b.covariance)
+    expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance + b.covariance - 2 * root.real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
 def test_frechet_of_few_samples_is_that_within_their_span():
     # 20 samples in 200 dimensions lie in a space of 20, where the covariance that they have is regular enough.
     draw = np.random.default_rng(0)

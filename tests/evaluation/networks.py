@@ -8,10 +8,8 @@ import numpy as np
 from transdiff_jax.cli import evaluate
 from transdiff_jax.evaluation import set_features
 from transdiff_jax.evaluation.inception import WIDTHS
-from transdiff_jax.evaluation.inception_weights import InceptionWeights
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights
 from transdiff_jax.training import scores
-
-DIGEST = "6726825d" + "0" * 56
 
 
 def projection(side, seed=0):
@@ -53,7 +51,9 @@ def installed(patch, network):
     with patch.context() as context:
         context.setattr(set_features, "inception_features", compute)
         for module in (evaluate, scores):
-            context.setattr(module, "load_inception", lambda folder: InceptionWeights(params, "small.pth", DIGEST))
+            context.setattr(
+                module, "load_inception", lambda folder: InceptionWeights(params, "small.pth", PUBLISHED_SHA256)
+            )
         for name, width in widths.items():
             context.setitem(WIDTHS, name, width)
         yield

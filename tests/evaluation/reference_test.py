@@ -6,6 +6,7 @@ import pytest
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.reference import read_images, read_reference, write_reference
 from transdiff_jax.evaluation.statistics import fit_gaussian
+from transdiff_jax.images import save_png
 
 WIDTH, SPATIAL = 5, 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 3)).astype(np.uint8)
@@ -30,11 +31,11 @@ def assert_same(a, b):
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_reference(tmp_path / "a.npz", gaussian(WIDTH), gaussian(SPATIAL))
+    write_reference(tmp_path / "a.npz", gaussian(WIDTH), gaussian(SPATIAL), 50)
     found = read(tmp_path / "a.npz")
     assert_same(found.pooled, gaussian(WIDTH))
     assert_same(found.spatial, gaussian(SPATIAL))
-    assert found.num_images == 0
+    assert (found.num_images, found.fitted_images) == (0, 50)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -43,7 +44,7 @@ def test_adms_files_with_images(tmp_path, save):
     save(tmp_path / "a.npz", arr_0=IMAGES, **statistics())
     found = read(tmp_path / "a.npz")
     assert_same(found.pooled, gaussian(WIDTH))
-    assert (found.spatial, found.num_images) == (None, 7)
+    assert (found.spatial, found.num_images, found.fitted_images) == (None, 7, None)
     pieces = list(read_images(tmp_path / "a.npz", 3))
     assert [len(piece) for piece in pieces] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate(pieces), IMAGES)
@@ -51,7 +52,7 @@ def test_adms_files_with_images(tmp_path, save):
 
 def test_a_set_of_samples_alone(tmp_path):
     np.savez(tmp_path / "a.npz", arr_0=IMAGES[..., :1])
-    assert read(tmp_path / "a.npz") == (None, None, 7)
+    assert read(tmp_path / "a.npz") == (None, None, 7, None)
     assert next(read_images(tmp_path / "a.npz", 9)).shape == (7, 4, 3, 1)
 
 
@@ -101,6 +102,8 @@ def test_a_cache_that_would_run_code_is_refused(tmp_path):
         ({"arr_0": np.zeros((2, 4, 4, 3), np.float32)}, r"arr_0 must be uint8 .* it is float32 \[2, 4, 4, 3\]"),
         ({"arr_0": np.zeros((2, 3, 4, 4), np.uint8)}, r"arr_0 must be uint8 \[n, height, width, 1 or 3\]"),
         ({"mu": np.array([None] * 5), "sigma": np.eye(5)}, "cannot be read"),
+        (statistics(num_images=np.array([50])), "num_images is not a number of images that statistics can be of"),
+        (statistics(num_images=np.array(1)), "num_images is not a number of images that statistics can be of"),
         ({"other": np.zeros(5)}, "holds no reference: neither mu and sigma nor images arr_0"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
@@ -111,6 +114,13 @@ def test_what_does_not_fit_is_one_line(tmp_path, content, message):
         read(tmp_path / "a.npz")
     assert "a.npz" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_kind(tmp_path):
+    save_png(tmp_path / "a.png", IMAGES[0])
+    line = r"a\.png is no reference: neither a folder, nor a \.npz, nor a torch-fidelity file \(\.pt\)$"
+    with pytest.raises(UserError, match=line):
+        read(tmp_path / "a.png")
 
 
 def test_absent_and_damaged_files(tmp_path):

@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from tests.evaluation.networks import installed, projection
 from transdiff_jax import sharding
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256
+from transdiff_jax.manifest import sha256
 from transdiff_jax.sampling import Samples
 from transdiff_jax.training import scores
 from transdiff_jax.training.loop import train
@@ -57,7 +60,7 @@ def made_scores(tmp_path, finite=True, stopped=lambda: False):
 
     with pytest.MonkeyPatch.context() as patch, installed(patch, projection(8)):
         patch.setattr(scores, "make_sampler", lambda config, mesh: sample)
-        made = scores.TrainingScores(tiny_config(eval=settings), sharding.make_mesh(MeshConfig()))
+        made = scores.TrainingScores(tiny_config(eval=settings), sharding.make_mesh(MeshConfig()), tmp_path / "run")
         return made(2, {}, stopped)
 
 
@@ -66,8 +69,30 @@ def test_names(tmp_path):
     assert made_scores(tmp_path).keys() == {f"eval/transdiff/{name}" for name in names}
 
 
+def test_certificates(tmp_path, caplog):
+    found = made_scores(tmp_path)
+    assert [path.name for path in (tmp_path / "run" / "evaluation").iterdir()] == ["2.json"]
+    certificate = json.loads((tmp_path / "run" / "evaluation" / "2.json").read_text())
+    values = {f"eval/transdiff/{name}": value for name, value in certificate["scores"].items() if value is not None}
+    assert values == found
+    assert certificate["num_samples"] == 20
+    assert certificate["reference"]["sha256"] == sha256(tmp_path / "real.npz")
+    assert certificate["inception"] == {"file": "small.pth", "sha256": PUBLISHED_SHA256}
+    assert (certificate["samples"]["source"], certificate["samples"]["sampler"]["step"]) == ("samples of step 2", 2)
+    assert any(warning.startswith("20 samples, not the 50000") for warning in certificate["warnings"])
+    for warning in certificate["warnings"]:
+        assert f"step 2: {warning}" in caplog.messages
+
+
+def test_a_certificate_that_cannot_be_written(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match=r"run/evaluation/2\.json could not be written"):
+        made_scores(tmp_path)
+
+
 def test_a_model_that_cannot_be_scored_goes_on(tmp_path, caplog):
     assert made_scores(tmp_path, finite=False) == {}
+    assert not (tmp_path / "run" / "evaluation").exists()
     assert "step 2 has no scores: sample 3 holds values that are not finite" in caplog.text
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -81,3 +82,25 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "plain.npz", x=np.ones(2))
     with pytest.raises(UserError, match="is not a golden file"):
         GoldenFile(tmp_path / "plain.npz")
+
+
+@pytest.mark.parametrize(
+    "params", [{"seed": 1}, {"params": {"a": [2]}}, {"seed": "a", "params": {}}, {"seed": 1, "params": {"a": 2}}, [1]]
+)
+def test_weights_that_no_rule_makes(tmp_path, params):
+    np.savez(tmp_path / "a.npz", torch_params=json.dumps(params))
+    with pytest.raises(UserError, match=r"a\.npz is not a golden file, or is damaged"):
+        GoldenFile(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit(tmp_path, save):
+    array = np.random.default_rng(0).normal(size=500)
+    save(tmp_path / "a.npz", torch_params=json.dumps({"seed": 1, "params": {}}), x=array)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        member = archive.getinfo("x.npy")
+    content[member.header_offset + member.compress_size // 2] ^= 4
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.npz: its array x is damaged \(.*\); copy the file again"):
+        GoldenFile(tmp_path / "a.npz")["x"]

@@ -64,6 +64,28 @@ def test_a_small_difference_in_a_score_is_found(tmp_path, name):
     assert [check.name for check in check_metrics(file) if not check.ok] == [key]
 
 
+def test_scores_that_cannot_be_made_fail_and_the_others_are_shown(tmp_path, monkeypatch):
+    few = {
+        f"metrics/features_{name}": np.load(FILE)[f"metrics/features_{name}"][:150] for name in ("generated", "real")
+    }
+    file = copy_with(tmp_path / "few.npz", "metrics/", **few)
+    checks = {check.name: check for check in check_metrics(file)}
+    assert len(checks) == 4
+    assert not checks["metrics/kid"].ok
+    assert checks["metrics/kid"].reason == "KID draws subsets of 200 images, and one set has only 150"
+    assert checks["metrics/inception_score"].ok
+    monkeypatch.setattr(report.inception, "check_network", lambda file, params: [])
+    monkeypatch.setattr(report.inception, "make_params", lambda file: {})
+    arrays = {name: array for name, array in np.load(FILE).items() if name != "metrics/features_real"}
+    np.savez(tmp_path / "without.npz", **arrays)
+    checked = report.verify(tmp_path / "without.npz")
+    assert checked["failed"] == ["metrics/fid", "metrics/precision_recall", "metrics/kid"]
+    assert {*checked["reasons"].values()} == {"the file has no array metrics/features_real"}
+    assert checked["reasons"].keys() == {*checked["failed"]}
+    assert checked["checks"]["metrics/kid"] is None
+    assert not checked["ok"]
+
+
 def test_rule_by_hand():
     def uniform(name, seed):
         return (int(np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw()) // 2**53 - 1024) / 1024

@@ -65,8 +65,19 @@ def read_config(holder: flags.FlagHolder) -> Config:
     return make_config(values)
 
 
-def folder(name: str) -> Path:
-    """A path that was given as a flag; shells leave the ~ of --flag=~/runs alone."""
+def folder(name: str, flag: str | None = None) -> Path:
+    """A path that was given as a flag; shells leave the ~ of --flag=~/runs alone.
+
+    Args:
+        name: the flag's value.
+        flag: its name, for errors.
+
+    Raises:
+        UserError: the path is empty, as a variable that is not set leaves it; it would mean the current folder.
+    """
+    if not name:
+        named = "a flag that names a path" if flag is None else f"--{flag}="
+        raise UserError(f"{named} is empty: give it a path (is a variable of the shell not set?)")
     return Path(name).expanduser()
 
 

@@ -8,8 +8,6 @@ python -m transdiff_jax.cli.convert --checkpoint=DIR --kind=transdiff --out=FILE
 Lists every tensor of the reference with its place in ours, or the reason why it has none.
 """
 
-from pathlib import Path
-
 from absl import flags, logging
 
 from transdiff_jax.cli import app
@@ -28,7 +26,10 @@ HEADS = flags.DEFINE_integer(
     "heads", None, "Attention heads of a model of unpublished width (tensors do not show them).", 1, flag_values=FLAGS
 )
 TOKENIZER = flags.DEFINE_string(
-    "tokenizer", "", "Folder of converted KL-16 weights that samples of the model are decoded with.", flag_values=FLAGS
+    "tokenizer",
+    None,
+    "Folder of converted KL-16 weights that samples of the model are decoded with.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_alias("to_torch", "to-torch", flag_values=FLAGS)
 flags.mark_flags_as_required(["checkpoint", "kind", "out"], FLAGS)
@@ -36,21 +37,30 @@ flags.mark_flags_as_required(["checkpoint", "kind", "out"], FLAGS)
 
 def main() -> None:
     """Converts in the direction that the flags say."""
-    source, out = Path(CHECKPOINT.value), Path(OUT.value)
+    _check_flags()
+    source, out = app.folder(CHECKPOINT.value, CHECKPOINT.name), app.folder(OUT.value, OUT.name)
     if KIND.value == "inception":
-        if TO_TORCH.value:
-            raise UserError("--to-torch has no --kind=inception: its weights are nobody's to change; keep the file")
         table = conversion.import_inception(source, out)
     elif KIND.value == "kl16":
         table = (conversion.export_kl16 if TO_TORCH.value else conversion.import_kl16)(source, out)
     elif TO_TORCH.value:
         table = conversion.export_transdiff(source, out)
     else:
-        table = conversion.import_transdiff(source, out, heads=HEADS.value, tokenizer=TOKENIZER.value)
+        tokenizer = "" if TOKENIZER.value is None else str(app.folder(TOKENIZER.value, TOKENIZER.name))
+        table = conversion.import_transdiff(source, out, heads=HEADS.value, tokenizer=tokenizer)
     print("\n".join(describe(table)))
     logging.info(
         "%s -> %s: %d tensors, %d of them unused", source, out, len(table.reference_shapes()), len(table.unused)
     )
+
+
+def _check_flags() -> None:
+    if KIND.value == "inception" and TO_TORCH.value:
+        raise UserError("--to-torch has no --kind=inception: its weights are nobody's to change; keep the file")
+    if KIND.value != "transdiff" or TO_TORCH.value:
+        for flag in (HEADS, TOKENIZER):
+            if FLAGS[flag.name].present:
+                raise UserError(f"--{flag.name} goes with --kind=transdiff only, and not with --to-torch; leave it out")
 
 
 if __name__ == "__main__":

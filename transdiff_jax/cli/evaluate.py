@@ -18,10 +18,10 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.certificate import CERTIFICATE, format_table, make_certificate
+from transdiff_jax.evaluation.certificate import certificate_name, format_table, make_certificate
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import ImageSet, open_images
-from transdiff_jax.evaluation.inception_weights import InceptionWeights, load_inception
+from transdiff_jax.evaluation.inception_weights import SOURCE, InceptionWeights, load_inception
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.reference import write_reference
 from transdiff_jax.evaluation.reference_set import load_reference
@@ -29,7 +29,9 @@ from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.files import write_errors, write_json
 from transdiff_jax.generation import SampleRequest
+from transdiff_jax.manifest import MANIFEST
 from transdiff_jax.processes import do_in_first_process
+from transdiff_jax.sample_set import NPZ, RECORD
 from transdiff_jax.sample_stream import sampled_images
 from transdiff_jax.sampling import balanced_labels
 
@@ -67,7 +69,8 @@ INCEPTION_BATCH_SIZE = flags.DEFINE_integer(
 CERTIFICATE_FILE = flags.DEFINE_string(
     "certificate",
     None,
-    f"File for the scores; default: {CERTIFICATE} beside the images or in the run.",
+    f"File for the scores; default: {certificate_name('PROTOCOL')} beside the images or in the run, where the newest "
+    "scores replace others, those against another reference too.",
     flag_values=FLAGS,
 )
 MAKE_REFERENCE = flags.DEFINE_string(
@@ -83,7 +86,7 @@ def main() -> None:
     mesh = sharding.make_mesh(MeshConfig())
     out = _out_path()
     images = _images(SAMPLING.mesh())
-    inception = load_inception(app.folder(INCEPTION.value))
+    inception = load_inception(_path(INCEPTION))
     extractor = make_extractor(inception.params, mesh, INCEPTION_BATCH_SIZE.value)
     if MAKE_REFERENCE.value is not None:
         _make_reference(images, extractor, out)
@@ -108,25 +111,38 @@ def _refuse(names: tuple[str, ...], reason: str) -> None:
             raise UserError(f"--{name} {reason}")
 
 
+def _path(flag: flags.FlagHolder) -> Path | None:
+    return None if flag.value is None else app.folder(flag.value, flag.name)
+
+
 def _out_path() -> Path:
     """Where the result goes; its folder is looked for before hours are spent."""
+    samples, workdir, reference, inception = (_path(flag) for flag in (SAMPLES, WORKDIR, REFERENCE, INCEPTION))
     flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
-    if flag.value is None:
-        source = app.folder(SAMPLES.value or WORKDIR.value)
-        return source.with_suffix(f".{CERTIFICATE}") if source.is_file() else source / CERTIFICATE
-    path = app.folder(flag.value)
+    path = _path(flag)
+    if path is None:
+        source, name = workdir if samples is None else samples, certificate_name(PROTOCOL.value)
+        return source.with_suffix(f".{name}") if source.is_file() else source / name
     suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
     if path.suffix != suffix or path.is_dir():
         raise UserError(f"--{flag.name}={path} must be the name of a {suffix} file")
     if not path.parent.is_dir():
         raise UserError(f"--{flag.name}={path}: there is no folder {path.parent}; make it")
+    if path.resolve() in {other.resolve() for other in _files_read(samples, reference, inception)}:
+        raise UserError(f"--{flag.name}={path} would replace a file that is read, or its record; choose another name")
     return path
+
+
+def _files_read(samples: Path | None, reference: Path | None, inception: Path) -> list[Path]:
+    sets = [path for path in (samples, reference) if path is not None]
+    within = [path / name for path in sets for name in (RECORD, NPZ)]
+    return [*sets, *within, inception / SOURCE, inception / MANIFEST]
 
 
 def _images(mesh: Mesh) -> ImageSet:
     if SAMPLES.value is not None:
-        return open_images(app.folder(SAMPLES.value), "--samples")
-    weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=SAMPLING.ema_rate.value)
+        return open_images(_path(SAMPLES), "--samples")
+    weights = load_weights(_path(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
     request = SampleRequest(tuple(balanced_labels(count, weights.config.model)), SAMPLING.seed.value)
@@ -136,13 +152,13 @@ def _images(mesh: Mesh) -> ImageSet:
 def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) -> None:
     found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = (part.gaussian(images.source) for part in (found.pooled_statistics, found.spatial_statistics))
-    do_in_first_process(lambda: write_reference(out, pooled, spatial))
+    do_in_first_process(lambda: write_reference(out, pooled, spatial, found.count))
     logging.info("statistics of %d images are in %s", found.count, out)
 
 
 def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWeights, mesh: Mesh, out: Path) -> None:
     protocol = PROTOCOLS[PROTOCOL.value]
-    reference = load_reference(app.folder(REFERENCE.value), extractor)
+    reference = load_reference(_path(REFERENCE), extractor)
     logging.info("features of %s", images.source)
     features = collect(extractor, images.batches(extractor.batch_size), images.source)
     scores = make_scores(features, reference, protocol)

@@ -22,7 +22,7 @@ from transdiff_jax.convert.pth import Checkpoint, read_checkpoint, write_checkpo
 from transdiff_jax.convert.table import NameTable, Tensors, check_reference, from_reference, to_reference
 from transdiff_jax.data import imagenet
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import DIGEST_PREFIX, InceptionWeights, save_inception
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.manifest import sha256
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
@@ -150,13 +150,12 @@ def import_inception(path: Path, out: Path) -> NameTable:
     """
     checkpoint = read_checkpoint(path)
     digest = sha256(path)
-    if not digest.startswith(DIGEST_PREFIX):
+    if digest != PUBLISHED_SHA256:
         logging.warning(
-            "%s has SHA-256 %s, and that of the published files starts with %s: scores are comparable only if the "
-            "weights are the same",
+            "%s has SHA-256 %s, and the published file %s: scores are comparable only if the weights are the same",
             path,
             digest,
-            DIGEST_PREFIX,
+            PUBLISHED_SHA256,
         )
     table = inception.name_table(checkpoint.model.shapes())
     params = _to_jax(from_reference(table, checkpoint.model, str(path)))

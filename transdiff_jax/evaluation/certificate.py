@@ -7,14 +7,17 @@ from typing import Any
 from jax.sharding import Mesh
 
 from transdiff_jax.evaluation.image_sets import ImageSet, sampler_settings
-from transdiff_jax.evaluation.inception_weights import DIGEST_PREFIX, InceptionWeights
+from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights
 from transdiff_jax.evaluation.protocols import Protocol, unmet_requirements
 from transdiff_jax.evaluation.reference_set import ReferenceSet
 from transdiff_jax.evaluation.scores import Scores
 from transdiff_jax.evaluation.set_features import SetFeatures
 from transdiff_jax.machine import describe_machine
 
-CERTIFICATE = "evaluation.json"
+
+def certificate_name(protocol: str) -> str:
+    """The name of a certificate; scores of two protocols do not replace each other."""
+    return f"evaluation.{protocol}.json"
 
 
 def make_certificate(
@@ -53,10 +56,10 @@ def _warnings(
     scores: Scores, protocol: Protocol, images: ImageSet, features: SetFeatures, inception: InceptionWeights
 ) -> list[str]:
     found = unmet_requirements(protocol, features.count, images.labels, images.num_classes) + scores.warnings
-    if not inception.sha256.startswith(DIGEST_PREFIX):
+    if inception.sha256 != PUBLISHED_SHA256:
         found.append(
             f"the Inception weights are not those of published scores: their file {inception.file} has SHA-256 "
-            f"{inception.sha256[:8]}..., not {DIGEST_PREFIX}..."
+            f"{inception.sha256}, not {PUBLISHED_SHA256}"
         )
     return found
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from transdiff_jax.data.decoding import UnreadableImage, decode
 from transdiff_jax.errors import UserError
@@ -53,11 +54,13 @@ def open_images(path: Path, flag: str) -> ImageSet:
 
     Args:
         path: a sample set of cli.sample (it has samples.json, and is checked against it), a folder of PNG and JPEG
-            files at any depth (in the order of their paths; hidden ones are left out), or a `.npz` with `arr_0`.
+            files at any depth (in the order of their paths; links to folders are followed, hidden files and folders
+            left out), or a `.npz` with `arr_0`.
         flag: how the user named it, for errors.
 
     Raises:
-        UserError: there is no such set, it is a sample set that is not complete, or not all processes see the same.
+        UserError: there is no such set, a folder of it cannot be read, it is a sample set that is not complete, or not
+            all processes see the same.
     """
     if path.is_file():
         if path.suffix != ".npz":
@@ -72,9 +75,11 @@ def open_images(path: Path, flag: str) -> ImageSet:
         finished = read_finished(path)
         _check_seen_by_all(path, flag, finished.digests)
         return _sample_set(finished)
-    files = sorted(_image_files(path))
+    found = sorted(_files(path))
+    files = [name for name in found if name.lower().endswith(SUFFIXES)]
     if not files:
         raise UserError(f"{flag}={path} holds no images ({', '.join(SUFFIXES)}), and no {RECORD} of cli.sample")
+    logging.info("%s: %d images; %d other files left out", path, len(files), len(found) - len(files))
     _check_seen_by_all(path, flag, files)
     return ImageSet(str(path), "folder", functools.partial(_file_batches, path, dict.fromkeys(files)))
 
@@ -95,12 +100,28 @@ def _sample_set(finished: FinishedSet) -> ImageSet:
     return ImageSet(str(finished.folder), "sample set", batches, finished.record)
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield (Path(parent) / name).relative_to(folder).as_posix()
+def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Paths of the files below a folder, each beginning with `prefix`; `above` are the folders that it was reached by.
+
+    ImageNet's class folders often are links. One that leads back to a folder above it would have no end, and adds no
+    image.
+    """
+    place = folder.resolve()
+    if place in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from _files(folder / entry.name, f"{prefix}{entry.name}/", (*above, place))
+                else:
+                    yield prefix + entry.name
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder} cannot be read ({error.strerror}): mend its permissions, or take it out"
+        ) from None
 
 
 def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) -> Iterator[Images]:

@@ -1,7 +1,8 @@
 """Reference statistics and images: files of ADM, of torch-fidelity and of ours.
 
 `.npz` with `mu`, `sigma` (of features "2048"), perhaps `mu_s`, `sigma_s` (of "spatial") and perhaps `arr_0` (uint8
-images [n, height, width, 3]): ADM's format, and what is written here. `.pt` with `mu`, `sigma`: torch-fidelity's cache.
+images [n, height, width, 3]): ADM's format. What is written here is the same with `num_images`, how many images the
+statistics are of, which other readers pass over. `.pt` with `mu`, `sigma`: torch-fidelity's cache.
 """
 
 import zipfile
@@ -20,6 +21,7 @@ from transdiff_jax.files import atomic_path, write_errors
 
 _IMAGES = "arr_0"
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
+_COUNT = "num_images"
 # What NumPy and zipfile raise of a damaged file, whatever its bytes lead them into.
 _UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _ASYMMETRY = 1e-6  # of a covariance, relative to its largest entry; float32 files have some
@@ -30,7 +32,8 @@ class Reference(NamedTuple):
 
     pooled: Gaussian | None  # of the features "2048", for FID
     spatial: Gaussian | None  # of the features "spatial", for sFID
-    num_images: int  # 0: none. `read_images` reads them
+    num_images: int  # that are in the file itself; 0: none. `read_images` reads them
+    fitted_images: int | None = None  # that its statistics are of, where the file says it
 
 
 def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: int = WIDTHS["spatial"]) -> Reference:
@@ -48,25 +51,23 @@ def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: in
         raise UserError(f"{path}: no such file")
     if path.suffix in (".pt", ".pth"):
         arrays, num_images = read_arrays(path), 0
-    else:
+    elif path.suffix == ".npz":
         arrays, num_images = _read_npz(path)
-    reference = Reference(
-        _gaussian(arrays, _POOLED, width, path), _gaussian(arrays, _SPATIAL, spatial_width, path), num_images
-    )
-    if not any(reference):
+    else:
+        raise UserError(f"{path} is no reference: neither a folder, nor a .npz, nor a torch-fidelity file (.pt)")
+    pooled, spatial = _gaussian(arrays, _POOLED, width, path), _gaussian(arrays, _SPATIAL, spatial_width, path)
+    if pooled is None and spatial is None and not num_images:
         raise UserError(f"{path} holds no reference: neither mu and sigma nor images {_IMAGES}")
-    return reference
+    return Reference(pooled, spatial, num_images, _fitted_images(arrays, path))
 
 
-def write_reference(path: Path, pooled: Gaussian, spatial: Gaussian | None = None) -> None:
-    """Writes statistics in ADM's format, atomically.
+def write_reference(path: Path, pooled: Gaussian, spatial: Gaussian, fitted_images: int) -> None:
+    """Writes statistics of so many images in ADM's format, atomically.
 
     Raises:
         UserError: the file cannot be written.
     """
-    arrays = dict(zip(_POOLED, pooled, strict=True))
-    if spatial is not None:
-        arrays |= zip(_SPATIAL, spatial, strict=True)
+    arrays = {**dict(zip((*_POOLED, *_SPATIAL), (*pooled, *spatial), strict=True)), _COUNT: np.array(fitted_images)}
     with write_errors(path), atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -100,7 +101,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """Arrays of statistics, and the number of images."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in (*_POOLED, *_SPATIAL) if name in arrays}
+            found = {name: arrays[name] for name in (*_POOLED, *_SPATIAL, _COUNT) if name in arrays}
             has_images = _IMAGES in arrays
         num_images = 0
         if has_images:
@@ -109,6 +110,15 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], int]:
     except (*_UNREADABLE, AttributeError, TypeError) as error:
         raise UserError(f"{path} cannot be read as .npz ({error}); copy or download it again") from None
     return found, num_images
+
+
+def _fitted_images(arrays: Mapping[str, np.ndarray], path: Path) -> int | None:
+    if _COUNT not in arrays:
+        return None
+    count = arrays[_COUNT]
+    if count.shape or count.dtype.kind not in "iu" or count < 2:
+        raise UserError(f"{path}: {_COUNT} is not a number of images that statistics can be of (2 or more)")
+    return int(count)
 
 
 def _image_shape(file: IO[bytes], path: Path) -> tuple[int, ...]:

@@ -20,11 +20,12 @@ class ReferenceSet(NamedTuple):
 
     source: str
     sha256: str  # of the file; of a folder, of the pixels of its images
-    num_images: int  # whose features are there
+    num_images: int | None  # whose features are there, or else that the statistics are of; None: not known
     pooled: Gaussian | None
     spatial: Gaussian | None
     features: np.ndarray | None  # "2048" [n, width]; None where there are statistics only
-    fitted: bool  # whether statistics were made of these features, and not read
+    pooled_images: int | None  # that `pooled` was fitted to, where it is known
+    spatial_images: int | None  # the same of `spatial`
 
 
 def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
@@ -42,15 +43,25 @@ def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
     else:
         stored = read_reference(path, width=WIDTHS[POOLED], spatial_width=WIDTHS[SPATIAL])
         digest = sha256(path)
+    fitted = stored.fitted_images
     if not stored.num_images:
-        return ReferenceSet(str(path), digest, 0, stored.pooled, stored.spatial, None, fitted=False)
+        return ReferenceSet(str(path), digest, fitted, stored.pooled, stored.spatial, None, fitted, fitted)
     logging.info("features of the reference's images in %s", path)
     images = open_images(path, "--reference")
     found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = stored.pooled, stored.spatial
+    pooled_images = spatial_images = fitted
     if pooled is None:
-        pooled = found.pooled_statistics.gaussian(str(path))
+        pooled, pooled_images = found.pooled_statistics.gaussian(str(path)), found.count
     if spatial is None:
-        spatial = found.spatial_statistics.gaussian(str(path))
-    fitted = stored.pooled is None or stored.spatial is None
-    return ReferenceSet(str(path), digest or found.pixels_sha256, found.count, pooled, spatial, found.pooled, fitted)
+        spatial, spatial_images = found.spatial_statistics.gaussian(str(path)), found.count
+    return ReferenceSet(
+        source=str(path),
+        sha256=digest or found.pixels_sha256,
+        num_images=found.count,
+        pooled=pooled,
+        spatial=spatial,
+        features=found.pooled,
+        pooled_images=pooled_images,
+        spatial_images=spatial_images,
+    )

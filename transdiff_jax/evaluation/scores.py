@@ -96,12 +96,17 @@ def _guarded(make: Callable) -> tuple[float, ...]:
 
 
 def _rank_warnings(samples: SetFeatures, reference: ReferenceSet) -> list[str]:
-    sets = [("fid", "samples", samples.pooled_statistics), ("sfid", "samples", samples.spatial_statistics)]
-    found = [
-        f"{score}, {name}: {warning}"
-        for score, name, statistics in sets
-        if (warning := rank_warning(statistics.count, statistics.width))
+    sets = [
+        ("fid, samples", samples.count, samples.pooled_statistics.width),
+        ("sfid, samples", samples.count, samples.spatial_statistics.width),
     ]
-    if reference.fitted and (warning := rank_warning(*reference.features.shape)):
-        found.append(f"fid and sfid, reference: {warning}")
-    return found
+    references = [
+        ("fid, reference", reference.pooled_images, reference.pooled),
+        ("sfid, reference", reference.spatial_images, reference.spatial),
+    ]
+    sets += [
+        (name, count, gaussian.mean.size)
+        for name, count, gaussian in references
+        if count is not None and gaussian is not None
+    ]
+    return [f"{name}: {warning}" for name, count, width in sets if (warning := rank_warning(count, width))]

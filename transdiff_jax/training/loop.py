@@ -128,7 +128,7 @@ class _Run:
     ) -> None:
         self.config, self.mesh, self.store, self.data, self.stop = config, mesh, store, data, stop
         self.seconds_before, self.started = seconds, time.monotonic()
-        self.writer = make_writer(workdir)
+        self.workdir, self.writer = workdir, make_writer(workdir)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
         self.sampler: Sampler | None = None
@@ -141,7 +141,7 @@ class _Run:
             return
         logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        self.scores = TrainingScores(self.config, self.mesh) if self.config.eval.every else None
+        self.scores = TrainingScores(self.config, self.mesh, self.workdir) if self.config.eval.every else None
         train_step = make_train_step(self.config, self.mesh)
         progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
         try:

@@ -24,6 +24,7 @@ class Check(NamedTuple):
     name: str
     relative_error: float
     tolerance: float
+    reason: str | None = None  # why there is nothing to compare, where there is not
 
     @property
     def ok(self) -> bool:

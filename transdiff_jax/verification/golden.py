@@ -16,6 +16,12 @@ import numpy as np
 
 from transdiff_jax.errors import UserError
 
+# What NumPy, zipfile and our own reading of the two JSON texts raise of a damaged file, or of another one.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 Shape = tuple[int, ...]
 Rule = Callable[[str, Shape, int], np.ndarray]  # name, shape and seed -> float32 of that shape
 
@@ -60,23 +66,32 @@ class GoldenFile:
         try:
             self._arrays = np.load(self.path, allow_pickle=False)
             self.config: dict = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
-            self._weights: dict = json.loads(str(self._arrays["torch_params"]))
+            weights = json.loads(str(self._arrays["torch_params"]))
+            self._shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in weights["params"].items()}
+            self._seed = int(weights["seed"])
             self._unread = {*self._arrays.files} - {"config", "torch_params"}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is not a golden file: {error}") from None
+        except _UNREADABLE as error:
+            raise UserError(f"{path} is not a golden file, or is damaged: {error!r}") from None
 
     def __contains__(self, name: str) -> bool:
         """Whether the file holds an array (or, ending in "/", any array below that name)."""
         return any(key.startswith(name) for key in self._arrays.files) if name.endswith("/") else name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """An array; half-precision inputs as float32, which is what the reference computed from them."""
+        """An array; half-precision inputs as float32, which is what the reference computed from them.
+
+        Raises:
+            UserError: the file has no such array, or it is damaged.
+        """
         if name not in self._arrays:
             raise UserError(f"{self.path} has no array {name}")
         self._unread.discard(name)
-        array = self._arrays[name]
+        try:
+            array = self._arrays[name]
+        except _UNREADABLE as error:
+            raise UserError(f"{self.path}: its array {name} is damaged ({error}); copy the file again") from None
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
     def setting(self, name: str) -> Any:
@@ -95,7 +110,7 @@ class GoldenFile:
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Shapes of the reference's tensors."""
-        return {name: tuple(shape) for name, shape in self._weights["params"].items()}
+        return dict(self._shapes)
 
     def names(self) -> list[str]:
         """All arrays."""
@@ -103,7 +118,7 @@ class GoldenFile:
 
     def weights(self, rule: Rule = rule_weight) -> "RuleWeights":
         """The reference's tensors."""
-        return RuleWeights(self.weight_shapes(), self._weights["seed"], rule)
+        return RuleWeights(self._shapes, self._seed, rule)
 
 
 class RuleWeights(Mapping[str, np.ndarray]):

@@ -51,8 +51,9 @@ def verify(path: str | Path) -> dict[str, Any]:
     """Checks our code against a golden file.
 
     Returns:
-        A JSON value: "file", "max_relative_error", "checks" and "tolerances" by name, "failed" (names), "unchecked"
-        (arrays of the file that no check read) and "ok". An error that is not finite is null.
+        A JSON value: "file", "max_relative_error", "checks" and "tolerances" by name, "failed" (names), "reasons"
+        (why, by name, of those that could not be made), "unchecked" (arrays of the file that no check read) and "ok".
+        An error that is not finite is null.
 
     Raises:
         UserError: no golden file, or of a network that there are no checks for.
@@ -71,6 +72,7 @@ def verify(path: str | Path) -> dict[str, Any]:
         "checks": {check.name: _finite(check.relative_error) for check in checks},
         "tolerances": {check.name: check.tolerance for check in checks},
         "failed": [check.name for check in checks if not check.ok],
+        "reasons": {check.name: check.reason for check in checks if check.reason is not None},
         "unchecked": file.unread(),
         "ok": bool(checks) and all(check.ok for check in checks),
     }
