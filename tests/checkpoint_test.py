@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax import manifest, sharding
+from transdiff_jax import checkpoint_steps, manifest, sharding
 from transdiff_jax.checkpoint import CheckpointStore, latest_record, load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
@@ -242,3 +242,11 @@ def test_what_cannot_be_read_is_not_taken_for_damage(workdir, monkeypatch):
     with pytest.raises(UserError, match="cannot be read: Permission denied"):
         find_damage(workdir / "checkpoints" / "2")
     assert (workdir / "checkpoints" / "2").is_dir()
+
+
+def test_a_step_may_be_saved_while_an_error_is_handled(tmp_path, state):
+    try:
+        raise ValueError("of somebody's first run")
+    except ValueError:
+        save_steps(tmp_path, state, [1])
+    assert checkpoint_steps.saved_steps(tmp_path / "checkpoints") == [1]

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
@@ -42,12 +43,12 @@ class _Manager(ocp.CheckpointManager):
 
 
 def _barrier(*, key: str, timeout_ms: int) -> None:
-    """What Orbax's threads wait in for those of other processes; after an error it raises that instead.
+    """What Orbax waits in for other processes; in one of its threads that has met an error it raises that instead.
 
     Orbax ends every save, a failed one too, with a barrier, which those that wait for the failed one never reach.
     """
     error = sys.exception()
-    if error is not None:
+    if error is not None and threading.current_thread() is not threading.main_thread():
         raise error
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
