@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from transdiff_jax.config import make_config
+from transdiff_jax import sharding
+from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
+from transdiff_jax.sampling import make_sampler
 from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, make_tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
+from transdiff_jax.training import step
 
 TINY = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
 
@@ -63,7 +66,20 @@ def test_configuration_chooses_the_tokenizer(saved):
     assert make_tokenizer(tiny_config()) == PixelTokenizer(2)
     tokenizer = make_tokenizer(config_with(saved[0]))
     assert isinstance(tokenizer, Kl16Tokenizer)
-    assert (tokenizer.slice_size, tokenizer.config.dtype) == (5, "bfloat16")
+    assert (tokenizer.slice_size, tokenizer.shards, tokenizer.config.dtype) == (5, 1, "bfloat16")
+
+
+def test_slices_are_of_each_device(saved, monkeypatch):
+    config, mesh, asked = config_with(saved[0]), sharding.make_mesh(MeshConfig(fsdp=2, tensor=2)), []
+    assert make_sampler(config, mesh).tokenizer.shards == 4
+
+    def record(config, shards):
+        asked.append(shards)
+        return make_tokenizer(config, shards)
+
+    monkeypatch.setattr(step, "make_tokenizer", record)
+    step.make_train_step(config, mesh)
+    assert asked == [4]
 
 
 @pytest.mark.parametrize(

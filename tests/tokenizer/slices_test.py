@@ -3,20 +3,44 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transdiff_jax import sharding
+from transdiff_jax.benchmark.hlo import collectives
+from transdiff_jax.config import MeshConfig
 from transdiff_jax.tokenizer.slices import map_slices
 
 
+@pytest.mark.parametrize("shards", [1, 2, 4])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 7, 100])
-def test_every_slice_size_gives_the_same(size):
-    rows = jnp.arange(7 * 6.0).reshape(7, 2, 3)
+def test_every_slice_size_gives_the_same(size, shards):
+    rows = jnp.arange(28 * 6.0).reshape(28, 2, 3)
     largest = []
 
     def function(part):
         largest.append(len(part))
         return jnp.sum(part, axis=2) ** 2
 
-    np.testing.assert_array_equal(map_slices(function, rows, size), function(rows))
-    assert largest[0] <= size
+    np.testing.assert_array_equal(map_slices(function, rows, size, shards), function(rows))
+    assert largest[0] <= size * shards
+
+
+def test_rows_that_do_not_divide():
+    with pytest.raises(ValueError, match="28 rows do not divide into 8 shards"):
+        map_slices(jnp.sin, jnp.ones(28), 1, 8)
+
+
+@pytest.mark.parametrize("held", [4, 5])  # of each device: whole slices of two, and not
+def test_no_row_of_a_sharded_batch_moves(held):
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2))
+    rows = sharding.batch_sharding(mesh)
+    batch = jax.ShapeDtypeStruct((8 * held, 6, 6, 2), np.float32, sharding=rows)
+    kernel = jnp.ones((3, 3, 2, 4))
+
+    def function(part):
+        return jax.lax.conv_general_dilated(part, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    program = jax.jit(lambda rows: map_slices(function, rows, 2, 8), out_shardings=rows).lower(batch).compile()
+    assert "while" in program.as_text()
+    assert collectives(program.as_text()) == []
 
 
 def test_memory_follows_the_slice_not_the_batch():

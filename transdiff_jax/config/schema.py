@@ -52,7 +52,9 @@ class TokenizerConfig:
     kind: Literal["pixels", "kl16"] = "pixels"
     patch: int = 2  # pixels: side of the square of pixels that becomes one latent position
     weights: str = ""  # kl16: folder made by cli.convert --kind=kl16
-    slice_size: int = 32  # kl16: images encoded or decoded at once, which bounds the memory of a large batch
+    slice_size: int = (
+        32  # kl16: images of a device encoded or decoded at once, which bounds the memory of a large batch
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: compute
 
 

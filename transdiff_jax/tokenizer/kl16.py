@@ -208,7 +208,8 @@ class Kl16Tokenizer:
 
     params: dict
     config: Kl16Config = struct.field(pytree_node=False, default=Kl16Config())
-    slice_size: int = struct.field(pytree_node=False, default=32)  # images at once: bounds the memory of a large batch
+    slice_size: int = struct.field(pytree_node=False, default=32)  # images of a shard at once: bounds the memory
+    shards: int = struct.field(pytree_node=False, default=1)  # runs of rows that a batch is sharded in
 
     def moments(self, images: Array) -> Array:
         """Images [..., height, width, channels] in [-1, 1] -> unscaled moments [..., h, w, 2 * latent channels]."""
@@ -227,6 +228,6 @@ class Kl16Tokenizer:
         rows = x.reshape(math.prod(lead), height, width, channels)
         network = Kl16Autoencoder(self.config)
         out = map_slices(
-            lambda part: network.apply({"params": self.params}, part, method=method), rows, self.slice_size
+            lambda part: network.apply({"params": self.params}, part, method=method), rows, self.slice_size, self.shards
         )
         return out.reshape(*lead, *out.shape[1:])

@@ -9,24 +9,33 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def map_slices(function: Callable[[Array], Array], rows: Array, size: int) -> Array:
-    """`function` over at most `size` rows at a time.
+def map_slices(function: Callable[[Array], Array], rows: Array, size: int, shards: int = 1) -> Array:
+    """`function` over at most `size` rows of each shard at a time.
 
     Args:
         function: [m, ...] -> [m, ...], each row of the output from the same row of the input alone.
         rows: [n, ...].
-        size: most rows of one slice.
+        size: most rows of one slice, of each shard.
+        shards: equal runs of rows, each of them on devices of its own: a slice is made of a part of each, and no row
+            moves.
 
     Returns:
-        The same as `function(rows)`, whatever `size`.
+        The same as `function(rows)`, whatever `size` and `shards`.
+
+    Raises:
+        ValueError: the rows do not divide into so many shards.
     """
     count, *rest = rows.shape
-    slices = math.ceil(count / size)
+    if count % shards:
+        raise ValueError(f"{count} rows do not divide into {shards} shards")
+    held = count // shards
+    slices = math.ceil(held / size)
     if slices <= 1:
         return function(rows)
-    length = math.ceil(count / slices)
-    padded = jnp.pad(rows, [(0, slices * length - count)] + [(0, 0)] * len(rest))
-    # A slice takes every slices-th row, not neighbours: of a batch sharded over its rows each device then has its
-    # share of every slice, and no row moves.
-    mapped = jax.lax.map(function, padded.reshape(length, slices, *rest).swapaxes(0, 1)).swapaxes(0, 1)
-    return mapped.reshape(slices * length, *mapped.shape[2:])[:count]
+    length = math.ceil(held / slices)
+    padded = jnp.pad(rows.reshape(shards, held, *rest), [(0, 0), (0, slices * length - held)] + [(0, 0)] * len(rest))
+    parts = padded.reshape(shards, slices, length, *rest).swapaxes(0, 1)
+    mapped = jax.lax.map(function, parts.reshape(slices, shards * length, *rest))
+    out = mapped.shape[2:]
+    mapped = mapped.reshape(slices, shards, length, *out).swapaxes(0, 1)
+    return mapped.reshape(shards, slices * length, *out)[:, :held].reshape(count, *out)
