@@ -1,16 +1,23 @@
 """Training in two processes whose devices take turns in the mesh, which is that of one."""
 
+import io
 import sys
 
 import jax
 import numpy as np
+from PIL import Image
 
-from tests.cli.cluster_test import Job
+from tests.cli.cluster_test import Job, pictures
 from tests.cli.processes_test import read_final
 from tests.conftest import tiny_config
 from tests.training_worker import SETTINGS
 from transdiff_jax.training.loop import train
 from transdiff_jax.training.metric_writers import read_metrics
+
+
+def picture(workdir):
+    (content,) = pictures(workdir)
+    return Image.open(io.BytesIO(content))
 
 
 def test_rows_go_to_the_devices_that_hold_them(tmp_path):
@@ -24,3 +31,6 @@ def test_rows_go_to_the_devices_that_hold_them(tmp_path):
     (step, state, data), (other_step, other_state, other_data) = (read_final(tmp_path / n) for n in ("job", "alone"))
     assert (step, data) == (other_step, other_data)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, other_state)
+    ours, theirs = (np.asarray(picture(tmp_path / name), int) for name in ("job", "alone"))
+    assert ours.std() > 0
+    assert np.abs(ours - theirs).max() <= 1, "a grey level"

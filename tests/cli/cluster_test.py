@@ -264,6 +264,7 @@ def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data
     limited = ["bash", "-c", full, "limited"]
     job = Job(tmp_path, 2, [*limited, *train_command(run, data, **SETTINGS | {"train__steps": 6})])
     assert job.end() == 2, job.text()
+    assert "Traceback" not in job.text()
     # A process that is late may be stopped before it has said so too.
     lines = re.findall(r"^\[(\d)\] error: (.*)$", job.text(), re.MULTILINE)
     assert len(lines) == len(dict(lines)), "one of each process"

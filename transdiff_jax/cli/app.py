@@ -194,6 +194,17 @@ def _set_up_logging() -> None:
     handler.setFormatter(_formatter())
     handler.addFilter(_OwnMessages())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    sys.unraisablehook = _report
+
+
+def _report(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Reports an error that has nobody to be raised to, but what TensorStore's threads meet once a save has failed.
+
+    All writes that were under way then tell an event loop that has ended: hundreds of tracebacks around our one line.
+    """
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
 
 
 def _log_warnings_only(prefix: str) -> None:
