@@ -141,6 +141,19 @@ def test_neighbours_in_the_space_of_semantic_features(source, run, mesh, tmp_pat
     np.testing.assert_array_equal(read(tmp_path / "b", source), groups)
 
 
+def test_semantic_features_are_compiled_once_for_all_classes(source, run, mesh, tmp_path, monkeypatch):
+    traced, apply = [], TransDiff.apply
+
+    def count(model, variables, *arguments, method):
+        traced.append(method)
+        return apply(model, variables, *arguments, method=method)
+
+    monkeypatch.setattr(TransDiff, "apply", count)
+    write_neighbour_groups(source, tmp_path / "a", 4, "error", run, mesh)
+    assert len(np.unique(source.labels())) > 1
+    assert traced == ["start", "extend"]
+
+
 def test_runs_that_do_not_fit(source, run, mesh, tmp_path):
     for field, value, message in (
         ("num_images", 1, "needs a run of MRAR"),

@@ -206,3 +206,12 @@ def test_any_axis_may_cross_machines_with_gpus(monkeypatch):
 def test_nothing_is_constrained_outside_a_mesh():
     x = jnp.ones(3)
     assert sharding.constrain(x, sharding.BATCH) is x
+
+
+def test_replicate_is_the_same_tree_everywhere():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": np.int32(3) * np.ones((), np.int32)}
+    made = sharding.replicate(tree, mesh)
+    jax.tree.map(np.testing.assert_array_equal, made, tree)
+    assert all(leaf.sharding == sharding.replicated(mesh) for leaf in jax.tree.leaves(made))
+    assert [leaf.dtype for leaf in jax.tree.leaves(made)] == [np.float32, np.int32]

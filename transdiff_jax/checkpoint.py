@@ -71,6 +71,8 @@ class CheckpointStore:
             max_to_keep=keep_last,
             keep_period=keep_every or None,
             cleanup_tmp_directories=True,
+            # A network file system may show each process another list, and all must save the same steps.
+            single_host_load_and_broadcast=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier),
         )
         self._manager = _Manager(self.folder.absolute(), item_names=(STATE, RUN), options=options)

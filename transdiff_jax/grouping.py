@@ -4,9 +4,10 @@ The lines are those of the release's index ({"cate": class, "files": [four image
 Neighbours come from far to near, so that the image that refers to all others follows the most similar one.
 """
 
+import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -75,10 +76,11 @@ def _neighbours(
 ) -> Iterator[np.ndarray]:
     labels, reported = source.labels(), time.monotonic()
     classes = np.unique(labels[rows])
+    semantic = None if weights is None else _semantic_features(weights, mesh)
     for number, label in enumerate(classes.tolist(), start=1):
         members = np.flatnonzero(labels == label)
         latents = np.stack([_mean_latent(source, int(index)) for index in members])
-        features = latents if weights is None else _semantic_features(weights, mesh, latents, label)
+        features = latents if semantic is None else semantic(latents, label)
         for group in nearest_groups(features.reshape(len(members), -1), num_images):
             yield members[group]
         if time.monotonic() - reported > LOG_SECONDS:
@@ -114,22 +116,26 @@ def _mean_latent(source: LatentSource, index: int) -> np.ndarray:
     return LATENT_SCALE * moments[..., : moments.shape[-1] // 2].astype(np.float32)
 
 
-def _semantic_features(weights: Weights, mesh: Mesh, latents: np.ndarray, label: int) -> np.ndarray:
-    """float32 [n, width]."""
-    model = TransDiff(weights.config.model)
+def _semantic_features(weights: Weights, mesh: Mesh) -> Callable[[np.ndarray, int], np.ndarray]:
+    """From latents [n, h, w, c] of a class to float32 [n, width]; compiled once for all classes."""
+    model, size = TransDiff(weights.config.model), BATCH * sharding.batch_shards(mesh)
 
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def features(params: Params, latents: Array, labels: Array) -> Array:
-        start = model.apply({"params": params}, labels, jnp.zeros(len(labels), bool), method="start")
-        extended = model.apply({"params": params}, latents, start.cache, method="extend")
+        with sharding.over(mesh):
+            start = model.apply({"params": params}, labels, jnp.zeros(len(labels), bool), method="start")
+            extended = model.apply({"params": params}, latents, start.cache, method="extend")
         return extended.features.astype(jnp.float32).mean(axis=1)
 
-    run = jax.jit(features, out_shardings=sharding.replicated(mesh))
-    size, made = BATCH * sharding.batch_shards(mesh), []
-    for first in range(0, len(latents), size):
-        indices = np.minimum(np.arange(first, first + size), len(latents) - 1)
-        batch = {"latents": latents[indices], "labels": np.full(size, label, np.int32)}
-        made.append(np.asarray(run(weights.params, *sharding.from_whole(batch, mesh).values())))
-    return np.concatenate(made)[: len(latents)]
+    def of_class(latents: np.ndarray, label: int) -> np.ndarray:
+        made = []
+        for first in range(0, len(latents), size):
+            indices = np.minimum(np.arange(first, first + size), len(latents) - 1)
+            batch = {"latents": latents[indices], "labels": np.full(size, label, np.int32)}
+            made.append(np.asarray(features(weights.params, *sharding.from_whole(batch, mesh).values())))
+        return np.concatenate(made)[: len(latents)]
+
+    return of_class
 
 
 def _check_weights(weights: Weights, source: LatentSource) -> None:

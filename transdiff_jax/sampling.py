@@ -195,7 +195,7 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
         pixels = tokenizer.decode(latents[:, first:])
         return Samples(to_uint8(pixels), jnp.isfinite(pixels).all(axis=range(1, pixels.ndim)))
 
-    tokenizer = jax.device_put(make_tokenizer(config, shards), sharding.replicated(mesh))
+    tokenizer = sharding.replicate(make_tokenizer(config, shards), mesh)
     return Sampler(jit_over_rows(sample, mesh), tokenizer)
 
 

@@ -158,6 +158,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Arrays on the host, the same in every process, on every device.
+
+    `jax.device_put` would first compare them, by gathering the copies of all processes on every host.
+    """
+    everywhere = replicated(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, everywhere, leaf.__getitem__), tree)
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Into how many runs of rows `batch_sharding` splits a batch."""
     return mesh.shape[DATA] * mesh.shape[FSDP]

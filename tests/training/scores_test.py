@@ -59,9 +59,8 @@ def made_scores(tmp_path, finite=True, stopped=lambda: False):
         return Samples(images, np.arange(8) != (8 if finite else 3))
 
     with pytest.MonkeyPatch.context() as patch, installed(patch, projection(8)):
-        patch.setattr(scores, "make_sampler", lambda config, mesh: sample)
         made = scores.TrainingScores(tiny_config(eval=settings), sharding.make_mesh(MeshConfig()), tmp_path / "run")
-        return made(2, {}, stopped)
+        return made(2, {}, sample, stopped)
 
 
 def test_names(tmp_path):

@@ -55,7 +55,7 @@ class FeatureExtractor:
         sharding.check_batch(batch_size, mesh, "--inception_batch_size")
         self.batch_size = batch_size
         rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        self._params = jax.device_put(params, everywhere)
+        self._params = sharding.replicate(params, mesh)
         # Every process gets all of what each has made of its rows: the scores are of the whole set.
         self._compute = jax.jit(
             lambda params, batch: Extracted(compute(params, batch["images"]), batch["digests"]),

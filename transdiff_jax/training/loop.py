@@ -6,6 +6,7 @@ so a resumed run computes what the undisturbed run would have computed.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,6 @@ class _Run:
         self.workdir, self.writer = workdir, make_writer(workdir)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
-        self.sampler: Sampler | None = None
         self.scores: TrainingScores | None = None
 
     def train(self, state: TrainState) -> None:
@@ -175,7 +175,12 @@ class _Run:
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
         if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
-            self.writer.write_scalars(step, self.scores(step, state.ema[0], self.stop.reached))
+            self.writer.write_scalars(step, self.scores(step, state.ema[0], self.sampler, self.stop.reached))
+
+    @functools.cached_property
+    def sampler(self) -> Sampler:
+        """Of grids and scores: compiled once for both."""
+        return make_sampler(self.config, self.mesh)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -207,15 +212,14 @@ class _Run:
 
     def _log_samples(self, step: int, state: TrainState) -> None:
         """A grid of samples of the first average, one row for each of the first classes."""
-        if self.sampler is None:
-            self.sampler = make_sampler(self.config, self.mesh)
         count = self.config.sampling.batch_size
         columns = min(GRID_COLUMNS, count)
         rows = min(self.config.model.num_classes, count // columns)
         labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
         indices = np.arange(count, dtype=np.int32)
         batch = sharding.from_whole({"labels": labels, "indices": indices}, self.mesh)
-        samples = self.sampler(state.ema[0], batch["labels"], self.config.seed, batch["indices"])
+        seed = sharding.replicate(np.array(self.config.seed, np.int32), self.mesh)
+        samples = self.sampler(state.ema[0], batch["labels"], seed, batch["indices"])
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
         self.writer.write_images(step, {"samples": picture})

@@ -22,7 +22,7 @@ from transdiff_jax.generation import SampleRequest
 from transdiff_jax.model.transdiff import Params
 from transdiff_jax.processes import do_in_first_process, is_first
 from transdiff_jax.sample_stream import sampled_images
-from transdiff_jax.sampling import Sampler, balanced_labels, make_sampler
+from transdiff_jax.sampling import Sampler, balanced_labels
 
 CERTIFICATES = "evaluation"
 
@@ -46,9 +46,8 @@ class TrainingScores:
         self._extractor = make_extractor(inception.params, mesh, None)
         self._inception = inception._replace(params={})  # the extractor has them, on the devices
         self._reference = load_reference(Path(config.eval.reference).expanduser(), self._extractor)
-        self._sampler: Sampler | None = None
 
-    def __call__(self, step: int, params: Params, stopped: Callable[[], bool]) -> dict[str, float]:
+    def __call__(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> dict[str, float]:
         """Scores of samples of an average, by the names under which they are logged; every process calls this.
 
         A model that cannot be scored now (its samples are not finite, for instance) is told in a warning and has no
@@ -57,6 +56,7 @@ class TrainingScores:
         Args:
             step: of training.
             params: the average.
+            sampler: of the run's configuration.
             stopped: whether the job is to end, which scores must not hold up; the same in all processes.
 
         Raises:
@@ -64,7 +64,7 @@ class TrainingScores:
         """
         problem: object = None
         try:
-            images = self._images(step, params, stopped)
+            images = self._images(step, params, sampler, stopped)
             features = collect(self._extractor, images.batches(self._extractor.batch_size), images.source)
         except UserError as error:
             problem = error
@@ -84,13 +84,11 @@ class TrainingScores:
         logging.info("step %d: %s", step, ", ".join(f"{score} {value:.5g}" for score, value in found.items()))
         return found
 
-    def _images(self, step: int, params: Params, stopped: Callable[[], bool]) -> ImageSet:
-        if self._sampler is None:
-            self._sampler = make_sampler(self._config, self._mesh)
+    def _images(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> ImageSet:
         c = self._config
         weights = Weights(c, params, f"ema {c.train.ema_rates[0]}", step, digest="")
         request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model)), c.seed)
-        return sampled_images(weights, request, self._mesh, f"samples of step {step}", self._sampler, stopped)
+        return sampled_images(weights, request, self._mesh, f"samples of step {step}", sampler, stopped)
 
     def _certify(self, step: int, certificate: dict[str, Any]) -> None:
         path = self._folder / f"{step}.json"

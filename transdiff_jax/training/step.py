@@ -121,7 +121,7 @@ def apply_gradients(
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
-    tokenizer = jax.device_put(make_tokenizer(config, sharding.batch_shards(mesh)), sharding.replicated(mesh))
+    tokenizer = sharding.replicate(make_tokenizer(config, sharding.batch_shards(mesh)), mesh)
     jitted = jit_train_step(config, mesh)
     return lambda state, batch: jitted(state, batch, tokenizer)
 
