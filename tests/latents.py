@@ -39,7 +39,7 @@ class Photographs:
         side = self._size
         top, left = 37 * index % (427 - side), 53 * index % (640 - side)
         image = photographs()[index % 2][top : top + side, left : left + side]
-        return {"image": image, "label": index % 2}
+        return {"image": image, "label": index % 2, "id": self.id(index)}
 
     def label(self, index):
         return index % 2

@@ -61,11 +61,12 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         """See `Source`."""
+        name = self.id(index)
         try:
-            data = (self._folder / self.id(index)).read_bytes()
+            data = (self._folder / name).read_bytes()
         except OSError as error:
             raise UnreadableImage(error.strerror or type(error).__name__) from None
-        return Record(image=decode(data, self._channels), label=self.label(index))
+        return Record(image=decode(data, self._channels), label=self.label(index), id=name)
 
     def label(self, index: int) -> int:
         """See `Source`."""

@@ -10,6 +10,7 @@ class Record(TypedDict):
 
     image: np.ndarray  # uint8 [height, width, channels]
     label: int
+    id: str  # as `Labelled.id` gives it
 
 
 class Labelled(Protocol):

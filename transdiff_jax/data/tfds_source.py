@@ -42,7 +42,8 @@ class TfdsSource:
         """See `Source`."""
         features = self._features(index)
         label = self._label(features, index)
-        return Record(image=decode(features["image"].bytes_list.value[0], self._channels), label=label)
+        name = _file_name(features) if self._has_file_names else self._numbered(index)
+        return Record(image=decode(features["image"].bytes_list.value[0], self._channels), label=label, id=name)
 
     def label(self, index: int) -> int:
         """See `Source`; the record is read from disk, but its image is not decoded."""
@@ -60,14 +61,15 @@ class TfdsSource:
 
     def id(self, index: int) -> str:
         """The feature file_name where the dataset has one, else "SPLIT/INDEX"."""
-        if self._has_file_names:
-            return self._features(index)["file_name"].bytes_list.value[0].decode()
-        return f"{self._split}/{index}"
+        return _file_name(self._features(index)) if self._has_file_names else self._numbered(index)
 
     def _features(self, index: int) -> Any:
         with self._damage_in_one_line():
             record = self._records[index]
         return _parse(record)
+
+    def _numbered(self, index: int) -> str:
+        return f"{self._split}/{index}"
 
     def _label(self, features: Any, index: int) -> int:
         label = features["label"].int64_list.value[0]
@@ -94,6 +96,10 @@ def damaged(place: str | Path, error: Exception) -> UserError:
 def _parse(record: bytes) -> Any:
     """Features by name; each has a list of values of its kind."""
     return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def _file_name(features: Any) -> str:
+    return features["file_name"].bytes_list.value[0].decode()
 
 
 def _check_features(builder: tfds.core.DatasetBuilder) -> None:
