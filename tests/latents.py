@@ -50,6 +50,9 @@ class Photographs:
     def id(self, index):
         return f"{self.class_names[index % 2]}/{index}"
 
+    def labels_and_ids(self):
+        return self.labels(), [self.id(index) for index in range(self._count)]
+
 
 def save_tiny_weights(folder, seed=0):
     """Random weights of a scale at which moments are of the size of real ones."""

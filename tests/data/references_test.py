@@ -30,6 +30,9 @@ class Records:
     def id(self, index):
         return f"n{LABELS[index]}/{index}.JPEG"
 
+    def labels_and_ids(self):
+        return self.labels(), [self.id(index) for index in range(len(self))]
+
 
 def test_group_is_of_one_class_without_repeats_and_ends_with_its_record():
     groups, generator = RandomGroups(LABELS, 4), np.random.default_rng(0)

@@ -80,6 +80,10 @@ class FolderSource:
         """The path below the folder, such as "n01440764/n01440764_10026.JPEG"."""
         return self._listing.path(index)
 
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; nothing is read but the listing."""
+        return self.labels(), [self.id(index) for index in range(len(self))]
+
 
 def _class_folders(folder: Path) -> list[str]:
     try:

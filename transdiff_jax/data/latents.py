@@ -94,6 +94,10 @@ class LatentSource:
             self._ids = read_ids(self.folder, self.manifest)
         return self._ids[index]
 
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; raises like `id`."""
+        return self.labels(), [self.id(index) for index in range(len(self))]
+
     def _path(self, shard: int) -> Path:
         return self.folder / shard_name(shard, len(self._ends))
 

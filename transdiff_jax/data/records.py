@@ -32,6 +32,10 @@ class Labelled(Protocol):
         """A stable name of a record, for reports and MRAR index files."""
         ...
 
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """`labels`, and `id` of every record, in one pass over them."""
+        ...
+
 
 class Source(Labelled, Protocol):
     """A collection of images."""

@@ -116,8 +116,7 @@ class IndexedGroups:
     """
 
     def __init__(self, path: Path, source: Labelled, num_images: int) -> None:
-        labels = source.labels()
-        self._shared = SharedArrays(np.stack(list(_read_index(path, source, labels, num_images))))
+        self._shared = SharedArrays(np.stack(list(_read_index(path, source, num_images))))
 
     def __len__(self) -> int:
         return len(self._shared.arrays[0])
@@ -128,8 +127,9 @@ class IndexedGroups:
         return np.array(self._shared.arrays[0][row])
 
 
-def _read_index(path: Path, source: Labelled, labels: np.ndarray, num_images: int) -> Iterator[np.ndarray]:
-    records = {source.id(index): index for index in range(len(source))}
+def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.ndarray]:
+    labels, ids = source.labels_and_ids()
+    records = {name: index for index, name in enumerate(ids)}
     count = 0
     try:
         with path.open(encoding="utf-8") as lines:

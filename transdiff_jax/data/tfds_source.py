@@ -51,17 +51,29 @@ class TfdsSource:
 
     def labels(self) -> np.ndarray:
         """See `Source`; all records are read from disk, but no image is decoded."""
-        labels = np.empty(len(self), np.int32)
-        for start in range(0, len(self), _RECORDS_AT_ONCE):
-            indices = range(start, min(start + _RECORDS_AT_ONCE, len(self)))
-            with self._damage_in_one_line():
-                records = self._records.__getitems__(indices)
-            labels[start : indices.stop] = [self._label(_parse(r), i) for i, r in zip(indices, records, strict=True)]
-        return labels
+        labels = (self._label(features, index) for index, features in self._all_features())
+        return np.fromiter(labels, np.int32, len(self))
 
     def id(self, index: int) -> str:
         """The feature file_name where the dataset has one, else "SPLIT/INDEX"."""
         return _file_name(self._features(index)) if self._has_file_names else self._numbered(index)
+
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; all records are read from disk, but no image is decoded."""
+        if not self._has_file_names:
+            return self.labels(), [self._numbered(index) for index in range(len(self))]
+        labels, ids = np.empty(len(self), np.int32), []
+        for index, features in self._all_features():
+            labels[index] = self._label(features, index)
+            ids.append(_file_name(features))
+        return labels, ids
+
+    def _all_features(self) -> Iterator[tuple[int, Any]]:
+        for start in range(0, len(self), _RECORDS_AT_ONCE):
+            indices = range(start, min(start + _RECORDS_AT_ONCE, len(self)))
+            with self._damage_in_one_line():
+                records = self._records.__getitems__(indices)
+            yield from zip(indices, map(_parse, records), strict=True)
 
     def _features(self, index: int) -> Any:
         with self._damage_in_one_line():
