@@ -72,9 +72,10 @@ class FolderSource:
         """See `Source`."""
         return int(self._listing.labels[index])
 
-    def labels(self) -> np.ndarray:
+    def labels(self, records: range | None = None) -> np.ndarray:
         """See `Source`; nothing is read but the listing."""
-        return np.asarray(self._listing.labels)
+        labels = np.asarray(self._listing.labels)
+        return labels if records is None else labels[records.start : records.stop]
 
     def id(self, index: int) -> str:
         """The path below the folder, such as "n01440764/n01440764_10026.JPEG"."""

@@ -80,9 +80,10 @@ class LatentSource:
         """Class of a record."""
         return int(self.labels()[index])
 
-    def labels(self) -> np.ndarray:
-        """Class of every record, int32 [len]."""
-        return self._labels.arrays[0]
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """See `Labelled`; no latents are read."""
+        labels = self._labels.arrays[0]
+        return labels if records is None else labels[records.start : records.stop]
 
     def id(self, index: int) -> str:
         """The id of a record in the source that it was made from.

@@ -24,8 +24,8 @@ class Labelled(Protocol):
         """Class of a record."""
         ...
 
-    def labels(self) -> np.ndarray:
-        """Class of every record, int32 [len]."""
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """Class of every record, or of every one of `records` (of step 1), int32 [len]."""
         ...
 
     def id(self, index: int) -> str:

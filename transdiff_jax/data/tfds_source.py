@@ -49,10 +49,11 @@ class TfdsSource:
         """See `Source`; the record is read from disk, but its image is not decoded."""
         return self._label(self._features(index), index)
 
-    def labels(self) -> np.ndarray:
-        """See `Source`; all records are read from disk, but no image is decoded."""
-        labels = (self._label(features, index) for index, features in self._all_features())
-        return np.fromiter(labels, np.int32, len(self))
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """See `Source`; the records are read from disk, but no image is decoded."""
+        records = range(len(self)) if records is None else records
+        labels = (self._label(features, index) for index, features in self._features_of(records))
+        return np.fromiter(labels, np.int32, len(records))
 
     def id(self, index: int) -> str:
         """The feature file_name where the dataset has one, else "SPLIT/INDEX"."""
@@ -63,17 +64,17 @@ class TfdsSource:
         if not self._has_file_names:
             return self.labels(), [self._numbered(index) for index in range(len(self))]
         labels, ids = np.empty(len(self), np.int32), []
-        for index, features in self._all_features():
+        for index, features in self._features_of(range(len(self))):
             labels[index] = self._label(features, index)
             ids.append(_file_name(features))
         return labels, ids
 
-    def _all_features(self) -> Iterator[tuple[int, Any]]:
-        for start in range(0, len(self), _RECORDS_AT_ONCE):
-            indices = range(start, min(start + _RECORDS_AT_ONCE, len(self)))
+    def _features_of(self, records: range) -> Iterator[tuple[int, Any]]:
+        for start in range(0, len(records), _RECORDS_AT_ONCE):
+            indices = records[start : start + _RECORDS_AT_ONCE]
             with self._damage_in_one_line():
-                records = self._records.__getitems__(indices)
-            yield from zip(indices, map(_parse, records), strict=True)
+                found = self._records.__getitems__(indices)
+            yield from zip(indices, map(_parse, found), strict=True)
 
     def _features(self, index: int) -> Any:
         with self._damage_in_one_line():
