@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.data.photos import write_folder, write_tfds
 from tests.latents import Photographs, photo_config, save_tiny_weights
 from transdiff_jax import caching
 from transdiff_jax.caching import cache_latents
 from transdiff_jax.data import latent_job
 from transdiff_jax.data.latent_format import check_all
 from transdiff_jax.data.latents import LatentSource
+from transdiff_jax.data.sources import open_source
+from transdiff_jax.data.tfds_source import TfdsSource
 from transdiff_jax.errors import UserError
 from transdiff_jax.files import lock
 from transdiff_jax.tokenizer import make_tokenizer
@@ -128,6 +131,19 @@ def test_unreadable_records_are_skipped_and_named(weights, finished, photographs
     assert [source.id(index) for index in range(len(source))] == [Photographs(COUNT).id(index) for index in kept]
     np.testing.assert_allclose(moments(tmp_path / "out"), moments(finished)[kept], rtol=2**-10, atol=1e-4)
     assert check_all(tmp_path / "out") == manifest
+
+
+def test_a_record_of_tfds_is_read_once_with_its_id(weights, tmp_path, monkeypatch):
+    directory = write_tfds(write_folder(tmp_path / "folder"), tmp_path / "tfds")
+    data = {"source": "tfds:photos", "directory": str(directory), "crop": "center"}
+    source = open_source(photo_config(weights, data=data).data)
+    ids = [source.id(index) for index in range(len(source))]
+    read, features = [], TfdsSource._features
+    monkeypatch.setattr(TfdsSource, "_features", lambda self, index: read.append(index) or features(self, index))
+    cache_latents(photo_config(weights, data=data), tmp_path / "out", shard_records=SHARD)
+    assert sorted(read) == list(range(16))
+    latents = LatentSource(tmp_path / "out")
+    assert [latents.id(index) for index in range(len(latents))] == ids
 
 
 def test_too_many_unreadable_records_stop_the_job(weights, photographs, tmp_path):

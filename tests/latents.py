@@ -39,16 +39,19 @@ class Photographs:
         side = self._size
         top, left = 37 * index % (427 - side), 53 * index % (640 - side)
         image = photographs()[index % 2][top : top + side, left : left + side]
-        return {"image": image, "label": index % 2}
+        return {"image": image, "label": index % 2, "id": self.id(index)}
 
     def label(self, index):
         return index % 2
 
-    def labels(self):
-        return np.arange(self._count, dtype=np.int32) % 2
+    def labels(self, records=None):
+        return np.array(range(self._count) if records is None else records, np.int32) % 2
 
     def id(self, index):
         return f"{self.class_names[index % 2]}/{index}"
+
+    def labels_and_ids(self):
+        return self.labels(), [self.id(index) for index in range(self._count)]
 
 
 def save_tiny_weights(folder, seed=0):

@@ -144,22 +144,20 @@ def _encode_shards(
         for shard, group in itertools.groupby(batches, key=lambda item: item[0].number):
             with job.write_shard(shard) as content:
                 for batch, encoded in group:
-                    _add(content, batch, encoded, source, settings.dtype)
+                    _add(content, batch, encoded, settings.dtype)
                     skipped += len(batch.skipped)
                     _check_unreadable(skipped, len(source), config.data)
-                    progress.add(len(batch.indices) + len(batch.skipped))
+                    progress.add(len(batch.ids) + len(batch.skipped))
     progress.end()
 
 
-def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, source: Source, dtype: str) -> None:
+def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str) -> None:
     """Writes what a batch gave; waits for the device."""
-    for index in batch.skipped:
-        content.skipped.append(source.id(index))
+    content.skipped.extend(batch.skipped)
     if encoded is None:
         return
     moments, finite = (np.asarray(array) for array in encoded)
-    for index, label, record, fine in zip(batch.indices, batch.labels, moments, finite, strict=False):
-        name = source.id(index)
+    for name, label, record, fine in zip(batch.ids, batch.labels, moments, finite, strict=False):
         if not fine:
             raise UserError(
                 f"the moments of record {name} are not finite in {dtype}: use --dtype=bfloat16, or compute in "

@@ -1,6 +1,8 @@
+import concurrent.futures
 import json
 import logging
 import multiprocessing
+import threading
 
 import cloudpickle
 import numpy as np
@@ -24,11 +26,14 @@ class Records:
     def label(self, index):
         return int(LABELS[index])
 
-    def labels(self):
-        return LABELS
+    def labels(self, records=None):
+        return LABELS if records is None else LABELS[records.start : records.stop]
 
     def id(self, index):
         return f"n{LABELS[index]}/{index}.JPEG"
+
+    def labels_and_ids(self):
+        return self.labels(), [self.id(index) for index in range(len(self))]
 
 
 def test_group_is_of_one_class_without_repeats_and_ends_with_its_record():
@@ -103,6 +108,78 @@ def test_images_of_small_classes_can_repeat():
         assert sorted(np.bincount(group, minlength=5)[[1, 4]].tolist()) in ([1, 3], [2, 2])
         assert set(group.tolist()) == {1, 4}
     assert len(set(groups.members(0, generator).tolist())) == 4
+
+
+# --- labels in a job of several processes ---
+
+
+class Job:
+    """Runs `make_groups` in threads that stand for processes."""
+
+    def __init__(self, monkeypatch, sources):
+        self._sources, self._count = sources, len(sources)
+        self._own, self._barrier = threading.local(), threading.Barrier(self._count, timeout=30)
+        self._parts = [None] * self._count
+        monkeypatch.setattr("jax.process_count", lambda: self._count)
+        monkeypatch.setattr("jax.process_index", lambda: self._own.index)
+        monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", self._gather)
+
+    def _gather(self, part):
+        self._parts[self._own.index] = part
+        self._barrier.wait()
+        gathered = np.stack(self._parts)
+        self._barrier.wait()
+        return gathered
+
+    def _make(self, index):
+        self._own.index = index
+        try:
+            return make_groups(tiny_config(mrar=True), self._sources[index])
+        except UserError as error:
+            return str(error)
+
+    def run(self):
+        with concurrent.futures.ThreadPoolExecutor(self._count) as pool:
+            return list(pool.map(self._make, range(self._count)))
+
+
+class PartlyRead(Records):
+    """Says which labels were read; those of `damaged` cannot be."""
+
+    def __init__(self, damaged=None):
+        self.read, self._damaged = [], damaged
+
+    def labels(self, records=None):
+        self.read += range(len(self)) if records is None else records
+        if self._damaged in self.read:
+            raise UserError("damaged")
+        return super().labels(records)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5, 13, 20])
+def test_each_process_reads_its_part_of_the_labels_and_all_have_the_same_groups(monkeypatch, processes):
+    alone = RandomGroups(LABELS, 4)
+    sources = [PartlyRead() for _ in range(processes)]
+    for groups in Job(monkeypatch, sources).run():
+        for row in range(len(alone)):
+            ours, theirs = (made.members(row, np.random.default_rng(row)).tolist() for made in (groups, alone))
+            assert ours == theirs
+    assert [index for source in sources for index in source.read] == list(range(len(LABELS)))
+
+
+def test_a_process_that_cannot_read_its_part_ends_all(monkeypatch):
+    errors = Job(monkeypatch, [PartlyRead(damaged=6) for _ in range(3)]).run()
+    other = "process 1 could not read its part of the labels: its output says why"
+    assert errors == [other, "damaged", other]
+
+
+def test_processes_with_other_records_are_told(monkeypatch):
+    class Fewer(PartlyRead):
+        def __len__(self):
+            return len(LABELS) - 1
+
+    message = "config.data.source has not the same number of records in all processes of this job"
+    assert Job(monkeypatch, [PartlyRead(), Fewer()]).run() == [message] * 2
 
 
 # --- index files ---

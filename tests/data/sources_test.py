@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import cloudpickle
@@ -8,8 +9,10 @@ import tensorflow_datasets as tfds
 
 from tests.data.photos import CLASSES, Photos, write_folder, write_tfds
 from transdiff_jax.config import DataConfig
+from transdiff_jax.data import tfds_source
 from transdiff_jax.data.digits import prepare_digits
 from transdiff_jax.data.imagenet import readable_names, wnids
+from transdiff_jax.data.references import IndexedGroups
 from transdiff_jax.data.sources import open_source
 from transdiff_jax.data.tfds_source import TfdsSource
 from transdiff_jax.errors import UserError
@@ -117,6 +120,52 @@ def test_a_folder_and_tfds_give_the_same_records(photos):
         place = places[theirs.id(index)]
         np.testing.assert_array_equal(theirs[index]["image"], ours[place]["image"])
         assert theirs.label(index) == theirs.labels()[index] == ours.labels()[place] == ours.label(place)
+
+
+class CountedRecords:
+    """Raw records, and which were read in batches; there is no other way to read them."""
+
+    def __init__(self, records):
+        self._records, self.read = records, []
+
+    def __len__(self):
+        return len(self._records)
+
+    def __getitems__(self, indices):
+        self.read.extend(indices)
+        return self._records.__getitems__(indices)
+
+
+@pytest.mark.parametrize("at_once", [3, 16, 256])
+def test_an_index_file_costs_one_pass_over_tfds(photos, monkeypatch, tmp_path, at_once):
+    directory = photos[1]
+    source = open_source(DataConfig(source="tfds:photos", directory=str(directory), image_channels=3))
+    ids = [source.id(index) for index in range(len(source))]
+    lines = [{"cate": name, "files": ["002.JPEG", "005.png", "000.JPEG"]} for name in CLASSES]
+    (tmp_path / "index").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr(tfds_source, "_RECORDS_AT_ONCE", at_once)
+    source._records = CountedRecords(source._records)
+    groups = IndexedGroups(tmp_path / "index", source, 3)
+    assert source._records.read == list(range(16))
+    members = [groups.members(row, np.random.default_rng(0)).tolist() for row in range(len(groups))]
+    assert [[ids[index] for index in group] for group in members] == [
+        [f"{name}/{file}" for file in ("002.JPEG", "005.png", "000.JPEG")] for name in CLASSES
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tfds", "digits"])
+def test_labels_and_ids_are_those_of_the_records(photos, digits_config, kind):
+    folder, directory = photos
+    config = {
+        "folder": DataConfig(source=f"folder:{folder}", image_channels=3),
+        "tfds": DataConfig(source="tfds:photos", directory=str(directory), image_channels=3),
+        "digits": digits_config(data={"split": "test"}).data,
+    }[kind]
+    source = open_source(config)
+    labels, ids = source.labels_and_ids()
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [source.label(index) for index in range(len(source))]
+    assert ids == [source.id(index) for index in range(len(source))] == [source[i]["id"] for i in range(len(source))]
 
 
 def test_a_source_pickles_to_something_small(photos):

@@ -61,23 +61,29 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         """See `Source`."""
+        name = self.id(index)
         try:
-            data = (self._folder / self.id(index)).read_bytes()
+            data = (self._folder / name).read_bytes()
         except OSError as error:
             raise UnreadableImage(error.strerror or type(error).__name__) from None
-        return Record(image=decode(data, self._channels), label=self.label(index))
+        return Record(image=decode(data, self._channels), label=self.label(index), id=name)
 
     def label(self, index: int) -> int:
         """See `Source`."""
         return int(self._listing.labels[index])
 
-    def labels(self) -> np.ndarray:
+    def labels(self, records: range | None = None) -> np.ndarray:
         """See `Source`; nothing is read but the listing."""
-        return np.asarray(self._listing.labels)
+        labels = np.asarray(self._listing.labels)
+        return labels if records is None else labels[records.start : records.stop]
 
     def id(self, index: int) -> str:
         """The path below the folder, such as "n01440764/n01440764_10026.JPEG"."""
         return self._listing.path(index)
+
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; nothing is read but the listing."""
+        return self.labels(), [self.id(index) for index in range(len(self))]
 
 
 def _class_folders(folder: Path) -> list[str]:

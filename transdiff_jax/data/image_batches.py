@@ -24,9 +24,9 @@ class ImageBatch:
     """Images of one range."""
 
     number: int  # of the range
-    indices: list[int]  # of the images, in the source
+    ids: list[str]  # of the images
     labels: list[int]
-    skipped: list[int]  # unreadable records met since the batch before
+    skipped: list[str]  # ids of unreadable records met since the batch before
     images: np.ndarray | None  # float32 [size, height, width, c]; the last one fills up; None if there is no image
 
 
@@ -47,42 +47,43 @@ def read_batches(source: Source, config: DataConfig, ranges: Mapping[int, range]
     with contextlib.closing(_read_ahead(read, indices, config.read_threads, 2 * size)) as results:
         for number, records in ranges.items():
             kept, skipped = [], []
-            for index in records:
+            for _ in records:
                 if len(kept) == size:
                     yield _batch(number, kept, skipped, size)
                     kept, skipped = [], []
-                result = next(results)
-                if result is None:
-                    skipped.append(index)
+                name, found = next(results)
+                if found is None:
+                    skipped.append(name)
                 else:
-                    kept.append((index, *result))
+                    kept.append((name, *found))
             yield _batch(number, kept, skipped, size)
 
 
-def _batch(number: int, kept: list[tuple[int, np.ndarray, int]], skipped: list[int], size: int) -> ImageBatch:
+def _batch(number: int, kept: list[tuple[str, np.ndarray, int]], skipped: list[str], size: int) -> ImageBatch:
     if not kept:
         return ImageBatch(number, [], [], skipped, None)
-    indices, images, labels = (list(column) for column in zip(*kept, strict=True))
+    ids, images, labels = (list(column) for column in zip(*kept, strict=True))
     filled = np.stack(images + images[-1:] * (size - len(images)))
-    return ImageBatch(number, indices, labels, skipped, filled)
+    return ImageBatch(number, ids, labels, skipped, filled)
 
 
-def _read(source: Source, config: DataConfig, index: int) -> tuple[np.ndarray, int] | None:
-    """The transformed image and the class of a record; None if it is unreadable."""
+def _read(source: Source, config: DataConfig, index: int) -> tuple[str, tuple[np.ndarray, int] | None]:
+    """The id of a record with its transformed image and its class, or with None if it is unreadable."""
     try:
         record = source[index]
     except UnreadableImage as error:
-        logging.warning("record %s is unreadable: %s", source.id(index), error)
-        return None
+        name = source.id(index)
+        logging.warning("record %s is unreadable: %s", name, error)
+        return name, None
     image = transform(record["image"], config, np.random.default_rng(0))  # from which nothing is drawn
     expected = (config.image_size, config.image_size, config.image_channels)
     if image.shape != expected:
         raise UserError(
-            f"record {source.id(index)} of config.data.source={config.source!r} has shape {image.shape}, not "
+            f"record {record['id']} of config.data.source={config.source!r} has shape {image.shape}, not "
             f"{expected} as config.data.image_size and image_channels say; --config.data.crop=center brings images of "
             "any size to that size"
         )
-    return image, record["label"]
+    return record["id"], (image, record["label"])
 
 
 def _read_ahead(read: Callable[[int], Any], indices: Iterator[int], threads: int, depth: int) -> Iterator[Any]:

@@ -80,9 +80,10 @@ class LatentSource:
         """Class of a record."""
         return int(self.labels()[index])
 
-    def labels(self) -> np.ndarray:
-        """Class of every record, int32 [len]."""
-        return self._labels.arrays[0]
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """See `Labelled`; no latents are read."""
+        labels = self._labels.arrays[0]
+        return labels if records is None else labels[records.start : records.stop]
 
     def id(self, index: int) -> str:
         """The id of a record in the source that it was made from.
@@ -93,6 +94,10 @@ class LatentSource:
         if self._ids is None:
             self._ids = read_ids(self.folder, self.manifest)
         return self._ids[index]
+
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; raises like `id`."""
+        return self.labels(), [self.id(index) for index in range(len(self))]
 
     def _path(self, shard: int) -> Path:
         return self.folder / shard_name(shard, len(self._ends))

@@ -10,6 +10,7 @@ class Record(TypedDict):
 
     image: np.ndarray  # uint8 [height, width, channels]
     label: int
+    id: str  # as `Labelled.id` gives it
 
 
 class Labelled(Protocol):
@@ -23,12 +24,16 @@ class Labelled(Protocol):
         """Class of a record."""
         ...
 
-    def labels(self) -> np.ndarray:
-        """Class of every record, int32 [len]."""
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """Class of every record, or of every one of `records` (of step 1), int32 [len]."""
         ...
 
     def id(self, index: int) -> str:
         """A stable name of a record, for reports and MRAR index files."""
+        ...
+
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """`labels`, and `id` of every record, in one pass over them."""
         ...
 
 

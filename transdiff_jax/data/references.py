@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
 from transdiff_jax.config import Config
 from transdiff_jax.config.schema import INDEX_PREFIX
 from transdiff_jax.data.listing import SharedArrays
 from transdiff_jax.data.records import Labelled
 from transdiff_jax.errors import UserError
+from transdiff_jax.processes import check_same
 
 _NAMED = 5  # classes in a message
 
@@ -116,8 +119,7 @@ class IndexedGroups:
     """
 
     def __init__(self, path: Path, source: Labelled, num_images: int) -> None:
-        labels = source.labels()
-        self._shared = SharedArrays(np.stack(list(_read_index(path, source, labels, num_images))))
+        self._shared = SharedArrays(np.stack(list(_read_index(path, source, num_images))))
 
     def __len__(self) -> int:
         return len(self._shared.arrays[0])
@@ -128,8 +130,9 @@ class IndexedGroups:
         return np.array(self._shared.arrays[0][row])
 
 
-def _read_index(path: Path, source: Labelled, labels: np.ndarray, num_images: int) -> Iterator[np.ndarray]:
-    records = {source.id(index): index for index in range(len(source))}
+def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.ndarray]:
+    labels, ids = source.labels_and_ids()
+    records = {name: index for index, name in enumerate(ids)}
     count = 0
     try:
         with path.open(encoding="utf-8") as lines:
@@ -161,11 +164,38 @@ def _parse_group(place: str, line: str, records: dict[str, int], labels: np.ndar
     return members
 
 
+def _labels_of_job(source: Labelled) -> np.ndarray:
+    """`source.labels()`, of which each process reads a part: some sources read whole images for it."""
+    processes = jax.process_count()
+    if processes == 1:
+        return source.labels()
+    check_same(str(len(source)), "config.data.source has not the same number of records in all processes of this job")
+    size = -(-len(source) // processes)
+    own, error = range(len(source))[jax.process_index() * size :][:size], None
+    part = np.zeros(size + 1, np.int32)  # the last parts may be shorter; behind each is whether it failed
+    try:
+        part[: len(own)] = source.labels(own)
+    except UserError as caught:
+        # Raised when all have met, since the others would wait for this process.
+        part[size], error = 1, caught
+    parts = multihost_utils.process_allgather(part)
+    if error is not None:
+        raise error
+    if parts[:, size].any():
+        raise UserError(f"process {parts[:, size].argmax()} could not read its part of the labels: its output says why")
+    return parts[:, :size].reshape(-1)[: len(source)]
+
+
 def make_groups(config: Config, source: Labelled) -> Groups:
-    """The groups that a configuration asks for; raises like their classes."""
+    """The groups that a configuration asks for; every process of a job calls this.
+
+    Raises:
+        UserError: as the classes of groups do; or another process could not read its part of the labels, or has
+            another number of records.
+    """
     num_images, groups = config.model.num_images, config.data.groups
     if groups.startswith(INDEX_PREFIX):
         return IndexedGroups(Path(groups.removeprefix(INDEX_PREFIX)).expanduser(), source, num_images)
     if num_images == 1:
         return SingleRecords(len(source))
-    return RandomGroups(source.labels(), num_images, config.data.small_classes)
+    return RandomGroups(_labels_of_job(source), num_images, config.data.small_classes)

@@ -42,32 +42,47 @@ class TfdsSource:
         """See `Source`."""
         features = self._features(index)
         label = self._label(features, index)
-        return Record(image=decode(features["image"].bytes_list.value[0], self._channels), label=label)
+        name = _file_name(features) if self._has_file_names else self._numbered(index)
+        return Record(image=decode(features["image"].bytes_list.value[0], self._channels), label=label, id=name)
 
     def label(self, index: int) -> int:
         """See `Source`; the record is read from disk, but its image is not decoded."""
         return self._label(self._features(index), index)
 
-    def labels(self) -> np.ndarray:
-        """See `Source`; all records are read from disk, but no image is decoded."""
-        labels = np.empty(len(self), np.int32)
-        for start in range(0, len(self), _RECORDS_AT_ONCE):
-            indices = range(start, min(start + _RECORDS_AT_ONCE, len(self)))
-            with self._damage_in_one_line():
-                records = self._records.__getitems__(indices)
-            labels[start : indices.stop] = [self._label(_parse(r), i) for i, r in zip(indices, records, strict=True)]
-        return labels
+    def labels(self, records: range | None = None) -> np.ndarray:
+        """See `Source`; the records are read from disk, but no image is decoded."""
+        records = range(len(self)) if records is None else records
+        labels = (self._label(features, index) for index, features in self._features_of(records))
+        return np.fromiter(labels, np.int32, len(records))
 
     def id(self, index: int) -> str:
         """The feature file_name where the dataset has one, else "SPLIT/INDEX"."""
-        if self._has_file_names:
-            return self._features(index)["file_name"].bytes_list.value[0].decode()
-        return f"{self._split}/{index}"
+        return _file_name(self._features(index)) if self._has_file_names else self._numbered(index)
+
+    def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
+        """See `Labelled`; all records are read from disk, but no image is decoded."""
+        if not self._has_file_names:
+            return self.labels(), [self._numbered(index) for index in range(len(self))]
+        labels, ids = np.empty(len(self), np.int32), []
+        for index, features in self._features_of(range(len(self))):
+            labels[index] = self._label(features, index)
+            ids.append(_file_name(features))
+        return labels, ids
+
+    def _features_of(self, records: range) -> Iterator[tuple[int, Any]]:
+        for start in range(0, len(records), _RECORDS_AT_ONCE):
+            indices = records[start : start + _RECORDS_AT_ONCE]
+            with self._damage_in_one_line():
+                found = self._records.__getitems__(indices)
+            yield from zip(indices, map(_parse, found), strict=True)
 
     def _features(self, index: int) -> Any:
         with self._damage_in_one_line():
             record = self._records[index]
         return _parse(record)
+
+    def _numbered(self, index: int) -> str:
+        return f"{self._split}/{index}"
 
     def _label(self, features: Any, index: int) -> int:
         label = features["label"].int64_list.value[0]
@@ -94,6 +109,10 @@ def damaged(place: str | Path, error: Exception) -> UserError:
 def _parse(record: bytes) -> Any:
     """Features by name; each has a list of values of its kind."""
     return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def _file_name(features: Any) -> str:
+    return features["file_name"].bytes_list.value[0].decode()
 
 
 def _check_features(builder: tfds.core.DatasetBuilder) -> None:
