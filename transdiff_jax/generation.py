@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
@@ -167,7 +166,7 @@ def sampler_arguments(weights: Weights, request: SampleRequest, mesh: Mesh, firs
     if request.fuse_with is not None:
         labels = np.stack([labels, np.full_like(labels, request.fuse_with)], axis=1)
     batch = sharding.from_whole({"labels": labels, "indices": indices}, mesh)
-    seed = jax.make_array_from_callback((), sharding.replicated(mesh), lambda _: np.int32(request.seed))
+    seed = sharding.replicate(np.array(request.seed, np.int32), mesh)
     return weights.params, batch["labels"], seed, batch["indices"]
 
 
