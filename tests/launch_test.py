@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.paths import LAUNCH
 from transdiff_jax.cli import app, train
 
-LAUNCH = Path(__file__).parents[1] / "launch"
 SHELL = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 TRAINERS = [LAUNCH / name for name in ("gpu_node.sh", "slurm.sbatch", "tpu_pod.sh", "gke.yaml")]
 

@@ -1,60 +1,21 @@
+"""The house: what stands where, and who may import whom."""
+
 import ast
 import importlib
-from pathlib import Path
 
 import pytest
 
-import transdiff_jax
+from tests.support.paths import CONFIGS, ROOT
 from transdiff_jax.config import Config, load_config_dict, make_config
 
-PACKAGE = Path(transdiff_jax.__file__).parent
-CONFIGS = sorted((PACKAGE.parent / "configs").rglob("*.py"))
-# The first pattern that a module is, or lies below, decides.
-FLOORS = {
-    "training.loop": 4,
-    "training.scores": 4,
-    "sample_stream": 4,
-    "evaluation.digits_report": 4,
-    "benchmark": 4,
-    "caching": 4,
-    "generation": 4,
-    "grouping": 4,
-    "verification": 4,
-    "config": 0,
-    "rng": 0,
-    "sharding": 0,
-    "errors": 0,
-    "files": 0,
-    "images": 0,
-    "manifest": 0,
-    "processes": 0,
-    "dispatch": 0,
-    "distributed": 0,
-    "tpu_compiler": 0,
-    "run_record": 1,
-    "checkpoint_steps": 1,
-    "machine": 0,
-    "frozen_weights": 1,
-    "image_writer": 1,
-    "sample_set": 1,
-    "finished_set": 1,
-    "flops": 1,
-    "flow": 1,
-    "nn": 1,
-    "tokenizer": 1,
-    "model": 2,
-    "data": 2,
-    "conditions": 3,
-    "naive_sampling": 3,
-    "sampling": 3,
-    "sampling_noise": 3,
-    "semantics": 3,
-    "training": 3,
-    "checkpoint": 3,
-    "convert": 3,
-    "evaluation": 3,
-    "cli": 5,
-}
+PACKAGE = ROOT / "transdiff_jax"
+LOOSE = {"__init__", "errors", "rng"}
+# A package imports only what stands to its left.
+ORDER = """
+    errors rng config storage parallel images flow nn tokenizer model data checkpoints sampling
+    generation evaluation training convert verification benchmark demo cli
+""".split()
+CONFIG_FILES = sorted(CONFIGS.rglob("*.py"))
 
 
 def module_name(path):
@@ -64,13 +25,7 @@ def module_name(path):
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def floor(module):
-    for name, number in FLOORS.items():
-        if module == name or module.startswith(name + "."):
-            return number
-    raise AssertionError(f"{module} stands on no floor: add it to FLOORS")
+FACES = {module for module, path in MODULES.items() if path.name == "__init__.py"}
 
 
 def project_imports(tree):
@@ -89,33 +44,59 @@ def project_imports(tree):
                 yield short, node
 
 
+GRAPH = {module: {name for name, _ in project_imports(ast.parse(path.read_text()))} for module, path in MODULES.items()}
+
+
+def room(module):
+    return module.split(".")[0]
+
+
+def assert_no_circle(graph, what):
+    done = set()
+
+    def visit(node, trail):
+        assert node not in trail, f"{what} go round: {' -> '.join((*trail, node))}"
+        if node not in done:
+            for imported in graph.get(node, ()):
+                visit(imported, (*trail, node))
+            done.add(node)
+
+    for node in graph:
+        visit(node, ())
+
+
 def test_every_module_is_seen():
-    assert {"config", "flow", "flow.path", "model.transdiff", "cli.train", "training.loop"} <= set(MODULES)
-    imported = {name for name, _ in project_imports(ast.parse(MODULES["model.encoder"].read_text()))}
-    assert {"sharding", "config", "nn.attention", "nn.stack"} <= imported
+    assert {"config.schema", "flow.path", "model.transdiff", "cli.train", "training.loop"} <= set(MODULES)
+    assert {"parallel.axes", "config", "nn.attention", "nn.stack"} <= GRAPH["model.encoder"]
+
+
+def test_every_room_is_in_the_list_and_nothing_else_is_loose():
+    rooms = {room(module) for module in MODULES if module}
+    assert rooms == set(ORDER)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module])
-def test_imports_go_down(module):
-    for imported, node in project_imports(ast.parse(MODULES[module].read_text())):
-        assert floor(imported) <= floor(module), f"{module}, line {node.lineno}, imports {imported} from above"
+def test_imports_go_left(module):
+    for imported in GRAPH[module]:
+        if room(imported) != room(module):
+            assert ORDER.index(room(imported)) < ORDER.index(room(module)), f"{module} imports {imported}"
 
 
-def test_no_module_imports_itself_by_a_detour():
-    graph = {
-        module: {name for name, _ in project_imports(ast.parse(path.read_text()))} for module, path in MODULES.items()
-    }
-    done = set()
+def test_no_circle_inside_a_package():
+    # Faces only name what others hold.
+    assert_no_circle({module: GRAPH[module] - FACES for module in GRAPH if module not in FACES}, "modules")
 
-    def visit(module, trail):
-        assert module not in trail, f"imports go round: {' -> '.join((*trail, module))}"
-        if module not in done:
-            for imported in graph[module]:
-                visit(imported, (*trail, module))
-            done.add(module)
 
-    for module in graph:
-        visit(module, ())
+def test_no_circle_between_the_parts_of_a_package():
+    for package in ORDER:
+        parts = {}
+        for module in GRAPH:
+            if room(module) == package and module not in FACES:
+                part = ".".join(module.split(".")[:2])
+                imported = {".".join(name.split(".")[:2]) for name in GRAPH[module] if room(name) == package}
+                parts.setdefault(part, set()).update(imported - {part, package})
+        assert_no_circle(parts, f"parts of {package}")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -132,7 +113,45 @@ def test_every_module_imports(module):
     importlib.import_module(f"transdiff_jax.{module}".rstrip("."))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", sorted(FACES))
+def test_every_package_says_its_one_job_and_holds_no_logic(module):
+    tree = ast.parse(MODULES[module].read_text())
+    assert ast.get_docstring(tree), module
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))], module
+
+
+def test_names_are_found_at_the_first_guess():
+    homes = {}
+    for module in MODULES:
+        package, _, name = module.rpartition(".")
+        if package and "." not in package and package != "cli":
+            homes.setdefault(name, []).append(module)
+    assert not {name: found for name, found in homes.items() if len(found) > 1}
+    folders = {path.parent for path in MODULES.values()}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+    assert not [name for name in MODULES if {"utils", "util", "helpers", "common", "misc"} & set(name.split("."))]
+
+
+def test_modules_and_functions_are_short():
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 250, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{module}.{node.name}"
+
+
+def test_tests_mirror_the_packages():
+    for path in (ROOT / "tests").rglob("*_test.py"):
+        folder = path.relative_to(ROOT / "tests").parent
+        if folder.parts and folder.parts[0] != "multiprocess":
+            assert (PACKAGE / folder).is_dir(), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                assert not (node.module.startswith("tests.") and node.module.endswith("_test")), path
+
+
+@pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.stem)
 def test_every_config_is_valid(path):
     config = make_config(load_config_dict(path).to_dict())
     assert config != Config()
@@ -141,10 +160,4 @@ def test_every_config_is_valid(path):
 
 
 def test_there_are_configs():
-    assert {"digits", "digits_mrar"} <= {path.stem for path in CONFIGS}
-
-
-def test_folders_are_packages_and_none_is_named_utils():
-    folders = {path.parent for path in MODULES.values()}
-    assert all((folder / "__init__.py").exists() for folder in folders)
-    assert not [name for name in MODULES if {"utils", "util", "helpers", "common", "misc"} & set(name.split("."))]
+    assert {"digits", "digits_mrar"} <= {path.stem for path in CONFIG_FILES}

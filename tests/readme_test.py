@@ -1,13 +1,12 @@
 import importlib
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from transdiff_jax.config import Config
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -3,19 +3,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
 
-from tests.conftest import tiny_config
+from tests.support.configs import tiny_config
+from tests.support.paths import ROOT
 from transdiff_jax.benchmark import aot
 from transdiff_jax.benchmark.aot import benchmark_aot, topology_devices
 from transdiff_jax.benchmark.chips import CHIPS
+from transdiff_jax.benchmark.flops import training_flops
 from transdiff_jax.errors import UserError
-from transdiff_jax.flops import training_flops
 
-ROOT = Path(__file__).parents[2]
 V5E = CHIPS["v5e"]
 
 

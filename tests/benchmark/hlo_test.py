@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from transdiff_jax import sharding
 from transdiff_jax.benchmark.hlo import collectives, shape_bytes
 from transdiff_jax.config import MeshConfig
+from transdiff_jax.parallel.mesh import make_mesh
 
 TEXT = """HloModule jit_step, is_scheduled=true
 
@@ -93,7 +93,7 @@ def test_bytes_of_shapes(shape, sizes):
 
 
 def test_a_program_of_this_jax():
-    mesh = sharding.make_mesh(MeshConfig(fsdp=2))
+    mesh = make_mesh(MeshConfig(fsdp=2))
     rows = NamedSharding(mesh, PartitionSpec("data"))
 
     def loop(x):

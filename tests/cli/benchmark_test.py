@@ -1,14 +1,14 @@
 import json
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import CONFIGS
+from transdiff_jax.benchmark.flops import training_flops
 from transdiff_jax.cli import benchmark
 from transdiff_jax.config import load_config_dict, make_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.flops import training_flops
 
-CONFIG = Path(__file__).parents[2] / "configs" / "transdiff_l.py"
+CONFIG = CONFIGS / "transdiff_l.py"
 L = ["--what=sample", f"--config={CONFIG}", "--flops_only"]
 
 

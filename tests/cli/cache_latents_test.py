@@ -2,17 +2,16 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.latents import Photographs, photo_config, save_tiny_weights
-from transdiff_jax import caching
+from tests.support.configs import write_config
+from tests.support.latents import Photographs, photo_config, save_tiny_weights
+from tests.support.paths import ROOT
 from transdiff_jax.cli import cache_latents
-from transdiff_jax.data.latents import LatentSource
+from transdiff_jax.data.latents import encode
+from transdiff_jax.data.latents.source import LatentSource
 from transdiff_jax.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*flags):
@@ -24,13 +23,6 @@ def run(*flags):
     cache_latents.main()
 
 
-def write_config(config, folder):
-    file = folder / "config.py"
-    values = f"ml_collections.ConfigDict({config.to_dict()!r})"
-    file.write_text(f"import ml_collections\n\ndef get_config():\n    return {values}\n")
-    return file
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return save_tiny_weights(tmp_path_factory.mktemp("kl16") / "weights")
@@ -39,7 +31,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def cached(weights, tmp_path, monkeypatch):
     """Made by the command line from a configuration file."""
-    monkeypatch.setattr(caching, "open_source", lambda config: Photographs(6))
+    monkeypatch.setattr(encode, "open_source", lambda config: Photographs(6))
     file = write_config(photo_config(weights), tmp_path)
     run(f"--config={file}", f"--out={tmp_path / 'out'}", "--dtype=bfloat16")
     return tmp_path / "out"

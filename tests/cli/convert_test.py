@@ -1,17 +1,17 @@
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from transdiff_jax.checkpoint import latest_record
+from tests.support.paths import GOLDEN
+from transdiff_jax.checkpoints.weights import latest_record
 from transdiff_jax.cli import convert
 from transdiff_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
 
-CHECKPOINT = Path(__file__).parents[1] / "golden" / "one_step_256_a.pth"
+CHECKPOINT = GOLDEN / "one_step_256_a.pth"
 
 
 def run(*arguments):

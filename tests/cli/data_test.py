@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.cli.processes_test import ROOT, environment, error_line, read_final, run, train_command, wait_for
-from tests.data.photos import write_folder, write_tfds
+from tests.support.commands import ROOT, environment, error_line, read_final, run, train_command, wait_for
+from tests.support.photos import write_folder, write_tfds
 
 PHOTOS = {
     **{"data.image_channels": 3, "data.image_size": 16, "data.crop": "random", "data.flip": True},

@@ -5,36 +5,27 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from tests.conftest import tiny_config
-from tests.evaluation.networks import installed, lookup, numbered, projection
-from transdiff_jax import sharding
-from transdiff_jax.cli import evaluate, sample
-from transdiff_jax.convert.inception import name_table
+from tests.support.configs import tiny_config
+from tests.support.flags import run
+from tests.support.networks import installed, lookup, numbered, projection
+from transdiff_jax.cli import evaluate, sample, sampling_flags
+from transdiff_jax.convert.inception_names import name_table
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights, save_inception
+from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.evaluation.metrics import inception_score
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.scores import Scores
-from transdiff_jax.images import load_png, save_png
-from transdiff_jax.manifest import sha256
+from transdiff_jax.images.png import load_png, save_png
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.checksums import sha256
 from transdiff_jax.training.loop import train
 from transdiff_jax.verification.golden import GoldenFile
-from transdiff_jax.verification.inception import inception_rule_weight
+from transdiff_jax.verification.inception_checks import inception_rule_weight
 
 GOLDEN = GoldenFile("tests/golden/inception_a.npz")
 COUNT = 24
-
-
-def run(command, *arguments):
-    saved = flagsaver.save_flag_values(command.FLAGS)
-    try:
-        command.FLAGS([command.__name__, *(str(argument) for argument in arguments)])
-        command.main()
-    finally:
-        flagsaver.restore_flag_values(saved, command.FLAGS)
 
 
 def score(tmp_path, *arguments):
@@ -123,11 +114,10 @@ def test_containers_batches_and_devices_change_nothing(sets, tmp_path, monkeypat
     assert npz["samples"]["pixels_sha256"] == first["samples"]["pixels_sha256"]
     batches = score(tmp_path, f"--samples={sets / 'images.npz'}", reference, "--inception_batch_size=8")
     devices = jax.devices()[:1]
-    monkeypatch.setattr(
-        evaluate.sharding,
-        "make_mesh",
-        lambda config, field="config.mesh", make=sharding.make_mesh: make(config, devices, field),
-    )
+    for module in (evaluate, sampling_flags):
+        monkeypatch.setattr(
+            module, "make_mesh", lambda config, field="config.mesh", make=make_mesh: make(config, devices, field)
+        )
     single = score(tmp_path, f"--samples={sets / 'images.npz'}", reference, "--inception_batch_size=5")
     assert (first["machine"]["devices"], single["machine"]["devices"]) == (8, 1)
     for other in (batches, single):

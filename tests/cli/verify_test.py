@@ -1,12 +1,12 @@
 import json
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import GOLDEN
 from transdiff_jax.cli import verify
 from transdiff_jax.errors import UserError
 
-KL16 = Path(__file__).parents[1] / "golden" / "kl16_a.npz"
+KL16 = GOLDEN / "kl16_a.npz"
 
 
 def report(file, ok):

@@ -1,17 +1,17 @@
 import argparse
 import dataclasses
 import logging
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax import sharding
-from transdiff_jax.checkpoint import CheckpointStore, load_weights
+from tests.support.configs import tiny_config
+from tests.support.paths import GOLDEN
+from transdiff_jax.checkpoints.store import CheckpointStore
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import MeshConfig, ModelConfig, make_config
-from transdiff_jax.convert import kl16, transdiff
+from transdiff_jax.convert import kl16_names, transdiff_names
 from transdiff_jax.convert.conversion import (
     RELEASE_FILE,
     export_kl16,
@@ -21,7 +21,8 @@ from transdiff_jax.convert.conversion import (
 )
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.errors import UserError
-from transdiff_jax.sampling import make_sampler
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.sampling.sampler import make_sampler
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer
 from transdiff_jax.training import loop
@@ -31,7 +32,6 @@ from transdiff_jax.verification.golden import GoldenFile, RuleWeights
 
 torch = pytest.importorskip("torch")
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = ModelConfig(
     width=16,
     heads=2,
@@ -47,7 +47,7 @@ TINY_KL16 = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
 
 
 def mesh():
-    return sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def read(path):
@@ -72,9 +72,9 @@ def test_golden_checkpoints_there_and_back(tmp_path, name):
     file = GoldenFile(GOLDEN / f"{name}.npz")
     import_transdiff(source, tmp_path / "run", heads=file.config["heads"])
     raw, ema = (load_weights(tmp_path / "run", mesh(), kind=kind) for kind in ("raw", "ema"))
-    assert raw.config.model == transdiff.infer_model(file.weight_shapes(), name, file.config["heads"])
+    assert raw.config.model == transdiff_names.infer_model(file.weight_shapes(), name, file.config["heads"])
     assert raw.config.data.image_size == file.config["img_size"]
-    expected = from_reference(transdiff.name_table(raw.config.model), file.weights(), name)
+    expected = from_reference(transdiff_names.name_table(raw.config.model), file.weights(), name)
     jax.tree.map(np.testing.assert_array_equal, raw.params, expected)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 0.5 * b), ema.params, expected)
 
@@ -90,7 +90,7 @@ def test_golden_checkpoints_there_and_back(tmp_path, name):
 
 
 def test_export_of_a_converted_run_needs_no_flags_to_come_back(tmp_path):
-    write(tmp_path / "a.pth", transdiff.name_table(TINY))
+    write(tmp_path / "a.pth", transdiff_names.name_table(TINY))
     import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=4)
     export_transdiff(tmp_path / "run", tmp_path / "release")
     import_transdiff(tmp_path / "release" / RELEASE_FILE, tmp_path / "again")
@@ -98,7 +98,7 @@ def test_export_of_a_converted_run_needs_no_flags_to_come_back(tmp_path):
 
 
 def test_without_an_average_the_model_stands_in_and_a_line_says_so(tmp_path, caplog):
-    write(tmp_path / "a.pth", transdiff.name_table(TINY), ema=False)
+    write(tmp_path / "a.pth", transdiff_names.name_table(TINY), ema=False)
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
     assert "has no model_ema" in caplog.text
@@ -112,7 +112,7 @@ def test_without_an_average_the_model_stands_in_and_a_line_says_so(tmp_path, cap
     ids=["given", "noted", "assumed", "assumed_one"],
 )
 def test_heads(tmp_path, caplog, width, noted, given, heads, warned):
-    table = transdiff.name_table(dataclasses.replace(TINY, width=width))
+    table = transdiff_names.name_table(dataclasses.replace(TINY, width=width))
     write(tmp_path / "a.pth", table, args=argparse.Namespace(**noted))
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=given)
@@ -131,14 +131,14 @@ def test_heads(tmp_path, caplog, width, noted, given, heads, warned):
     ids=["left_over", "missing", "missing_in_average", "shape"],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path, change, message):
-    write(tmp_path / "a.pth", transdiff.name_table(TINY), change=change)
+    write(tmp_path / "a.pth", transdiff_names.name_table(TINY), change=change)
     with pytest.raises(UserError, match=message):
         import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_taken_workdir_is_left_alone(tmp_path):
-    write(tmp_path / "a.pth", transdiff.name_table(TINY))
+    write(tmp_path / "a.pth", transdiff_names.name_table(TINY))
     import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
     with pytest.raises(UserError, match="already holds checkpoints"):
         import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=4)
@@ -146,7 +146,7 @@ def test_a_taken_workdir_is_left_alone(tmp_path):
 
 
 def test_a_converted_run_is_fine_tuned_but_not_resumed(tmp_path):
-    write(tmp_path / "a.pth", transdiff.name_table(TINY))
+    write(tmp_path / "a.pth", transdiff_names.name_table(TINY))
     import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
     weights = load_weights(tmp_path / "run", mesh())
     mrar = dataclasses.replace(TINY, num_images=4, tokens_per_image=4, mask_tokens=4, reference_patch=2)
@@ -170,14 +170,14 @@ def test_a_trained_run_is_exported(tmp_path):
     exported = read(tmp_path / "a.pth")["model"]
     assert torch.count_nonzero(exported["z_proj.weight"]) == 0
     ours = from_reference(
-        transdiff.name_table(config.model), {name: tensor.numpy() for name, tensor in exported.items()}, "a"
+        transdiff_names.name_table(config.model), {name: tensor.numpy() for name, tensor in exported.items()}, "a"
     )
     jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(state.params))
 
 
 def test_kl16_there_and_back(tmp_path):
     shapes = {"loss.logvar": (), "loss.disc.weight": (2, 3)}
-    table = kl16.name_table(TINY_KL16, shapes)
+    table = kl16_names.name_table(TINY_KL16, shapes)
     tensors = write(tmp_path / "a.ckpt", table, ema=False)
     returned = import_kl16(tmp_path / "a.ckpt", tmp_path / "kl16")
     assert [unused.reference for unused in returned.unused] == list(shapes)
@@ -192,8 +192,8 @@ def test_kl16_there_and_back(tmp_path):
 
 
 def test_a_converted_model_is_sampled_with_a_converted_tokenizer(tmp_path):
-    write(tmp_path / "model.pth", transdiff.name_table(TINY))
-    write(tmp_path / "kl16.pth", kl16.name_table(TINY_KL16), ema=False)
+    write(tmp_path / "model.pth", transdiff_names.name_table(TINY))
+    write(tmp_path / "kl16.pth", kl16_names.name_table(TINY_KL16), ema=False)
     import_kl16(tmp_path / "kl16.pth", tmp_path / "kl16")
     import_transdiff(tmp_path / "model.pth", tmp_path / "run", heads=2, tokenizer=str(tmp_path / "kl16"))
     weights = load_weights(tmp_path / "run", mesh())
@@ -207,10 +207,10 @@ def test_a_converted_model_is_sampled_with_a_converted_tokenizer(tmp_path):
 
 
 def test_the_thousand_classes_of_imagenet_get_their_names(tmp_path):
-    write(tmp_path / "a.pth", transdiff.name_table(dataclasses.replace(TINY, num_classes=1000)))
+    write(tmp_path / "a.pth", transdiff_names.name_table(dataclasses.replace(TINY, num_classes=1000)))
     import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)
     names = load_weights(tmp_path / "run", mesh()).class_names
     assert (len(names), names[0], names[207]) == (1000, "tench, Tinca tinca", "golden retriever")
-    write(tmp_path / "b.pth", transdiff.name_table(TINY))
+    write(tmp_path / "b.pth", transdiff_names.name_table(TINY))
     import_transdiff(tmp_path / "b.pth", tmp_path / "other", heads=2)
     assert load_weights(tmp_path / "other", mesh()).class_names == ()

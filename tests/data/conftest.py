@@ -1,7 +1,7 @@
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax.data.digits import prepare_digits
+from tests.support.configs import tiny_config
+from transdiff_jax.data.sources.digits import prepare_digits
 
 
 @pytest.fixture(scope="session")

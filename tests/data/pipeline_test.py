@@ -10,7 +10,7 @@ from transdiff_jax.config import make_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.pipeline import training_rows as rows_of
 from transdiff_jax.data.shares import WHOLE, Shares
-from transdiff_jax.data.sources import open_source
+from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.errors import UserError
 
 TEST = {"split": "test"}  # 360 records: an epoch is soon over

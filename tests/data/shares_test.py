@@ -30,7 +30,7 @@ class Layout:
     def __init__(self, monkeypatch, processes, parts):
         self.shape = {"data": len(set(parts)), "fsdp": 1, "tensor": 1}
         self._held = list(zip(processes, parts, strict=True))
-        monkeypatch.setattr("transdiff_jax.data.shares.sharding.batch_sharding", lambda mesh: mesh)
+        monkeypatch.setattr("transdiff_jax.data.shares.batch_sharding", lambda mesh: mesh)
 
     def devices_indices_map(self, shape):
         return {Device(n, process): (slice(part, part + 1),) for n, (process, part) in enumerate(self._held)}

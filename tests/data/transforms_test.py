@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.photos import photographs
+from tests.support.photos import photographs
 from transdiff_jax.config import DataConfig
-from transdiff_jax.data.transforms import center_square, random_square, to_unit_range, transform
-from transdiff_jax.images import to_uint8
+from transdiff_jax.data.transforms import center_square, random_square, transform
+from transdiff_jax.images.uint8 import to_uint8, to_unit_range
 
 IMAGE = np.array([[[0], [51]], [[204], [255]]], np.uint8)
 

@@ -7,12 +7,12 @@ import pytest
 from absl import flags
 from jax._src import xla_bridge
 
-from tests.conftest import tiny_config
-from tests.data.photos import crop, encoded, write_folder
+from tests.support.configs import tiny_config
+from tests.support.photos import crop, encoded, write_folder
 from transdiff_jax.data import pipeline
-from transdiff_jax.data.folder import FolderSource
 from transdiff_jax.data.pipeline import TrainingData
-from transdiff_jax.data.sources import open_source
+from transdiff_jax.data.sources.folder import FolderSource
+from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.unreadable import read_members
 from transdiff_jax.errors import UserError
 

@@ -1,20 +1,19 @@
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from transdiff_jax import sharding
+from tests.support.paths import GOLDEN
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.features import FeatureExtractor
-from transdiff_jax.evaluation.inception import inception_features
+from transdiff_jax.evaluation.features import FeatureExtractor, digest_images
+from transdiff_jax.evaluation.inception.network import inception_features
 from transdiff_jax.evaluation.metrics import frechet_distance
-from transdiff_jax.evaluation.pixel_digest import digest_images
 from transdiff_jax.evaluation.statistics import FeatureStatistics
+from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.verification.golden import GoldenFile
-from transdiff_jax.verification.inception import make_params
+from transdiff_jax.verification.inception_checks import make_params
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 6, 5, 3)).astype(np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(6 * 5 * 3, 4)).astype(np.float32)
@@ -36,7 +35,7 @@ def extract(mesh, batch_size, cuts=None):
 @pytest.mark.parametrize("batch_size", [8, 16, 24])
 @pytest.mark.parametrize("mesh", [{}, {"data": 2, "fsdp": 4}, {"tensor": 2}], ids=str)
 def test_batch_devices_and_cuts_change_nothing(batch_size, mesh):
-    mesh = sharding.make_mesh(MeshConfig(**mesh))
+    mesh = make_mesh(MeshConfig(**mesh))
     for cuts in (None, [1, 1, 9, 17], range(1, 21)):
         found = extract(mesh, batch_size, cuts)
         np.testing.assert_allclose(found.features["a"], EXPECTED, rtol=1e-5, atol=1e-6)
@@ -47,7 +46,7 @@ def test_batch_devices_and_cuts_change_nothing(batch_size, mesh):
 def exact_statistics(devices, batch_size, order):
     """Of features that float32 sums without rounding, so that nothing but the way to the statistics can differ."""
     weights = np.random.default_rng(2).integers(-8, 9, (6 * 5 * 3, 4)).astype(np.float32)
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
 
     def project(params, images):
         return {"a": jax.numpy.dot(images.reshape(len(images), -1).astype(np.float32), params, precision="highest")}
@@ -71,31 +70,31 @@ def test_statistics_and_distances_are_those_of_any_devices_batch_and_order(devic
 
 
 def test_one_device_takes_any_batch_size():
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     np.testing.assert_allclose(extract(mesh, 5).features["a"], EXPECTED, rtol=1e-5, atol=1e-6)
 
 
 def test_no_images_no_features():
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig())
     assert list(FeatureExtractor(compute, WEIGHTS, mesh, 8)([])) == []
 
 
 def test_a_batch_that_is_too_large():
     with pytest.raises(ValueError, match="9 images are more than a batch of 8"):
-        list(FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 8)([IMAGES[:9]]))
+        list(FeatureExtractor(compute, WEIGHTS, make_mesh(MeshConfig()), 8)([IMAGES[:9]]))
 
 
 def test_a_batch_that_does_not_split():
     with pytest.raises(UserError, match="--inception_batch_size=12 must be divisible by 8"):
-        FeatureExtractor(compute, WEIGHTS, sharding.make_mesh(MeshConfig()), 12)
+        FeatureExtractor(compute, WEIGHTS, make_mesh(MeshConfig()), 12)
 
 
 def test_inception_on_eight_devices_is_inception_on_one():
-    params = make_params(GoldenFile(Path(__file__).parents[1] / "golden" / "inception_a.npz"))
+    params = make_params(GoldenFile(GOLDEN / "inception_a.npz"))
     names = ("2048", "spatial")
     found = []
     for devices, batch_size in ((1, 3), (8, 8)):
-        mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:devices])
+        mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
         extractor = FeatureExtractor(partial(inception_features, names=names), params, mesh, batch_size)
         batches = np.split(IMAGES[:8], range(batch_size, 8, batch_size))
         extracted = [batch.features for batch in extractor(batches)]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import tiny_config
-from transdiff_jax.data.decoding import decode
+from tests.support.configs import tiny_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation import image_sets
 from transdiff_jax.evaluation.image_sets import open_images, sampler_settings
-from transdiff_jax.finished_set import read_finished
-from transdiff_jax.images import encode_png, save_png
-from transdiff_jax.sample_set import SHARD_SIZE, SampleSet
+from transdiff_jax.generation.finished_set import read_finished
+from transdiff_jax.generation.sample_set import SHARD_SIZE, SampleSet
+from transdiff_jax.images.decoding import decode
+from transdiff_jax.images.png import encode_png, save_png
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3)).astype(np.uint8)
 SETTINGS = {"labels": [0, 0, 1, 1, 2, 2, 3], "seed": 4}

@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 
-from transdiff_jax.evaluation.pixel_digest import digest_images, digest_set
+from transdiff_jax.evaluation.features import digest_images, digest_set
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3)).astype(np.uint8)
 

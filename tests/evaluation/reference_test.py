@@ -6,7 +6,7 @@ import pytest
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.reference import read_images, read_reference, write_reference
 from transdiff_jax.evaluation.statistics import fit_gaussian
-from transdiff_jax.images import save_png
+from transdiff_jax.images.png import save_png
 
 WIDTH, SPATIAL = 5, 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 3)).astype(np.uint8)

@@ -3,14 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.velocities import gaussian_velocity
 from transdiff_jax.flow.path import interpolate, score_from_velocity, sde_drift, velocity_target
 
 TIMES = [0.04, 0.3, 0.7, 1.0]
-
-
-def gaussian_velocity(x, t, scale):
-    """E[e - x_0 | x_t = x] for x_0 ~ N(0, scale**2): the covariance of e - x_0 and x_t over the variance of x_t."""
-    return x * (t - (1 - t) * scale**2) / ((1 - t) ** 2 * scale**2 + t**2)
 
 
 def test_path_runs_straight_from_data_to_noise():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.flow.path_test import gaussian_velocity
+from tests.support.velocities import gaussian_velocity
 from transdiff_jax.config import SamplingConfig
 from transdiff_jax.flow.guidance import guide
 from transdiff_jax.flow.solvers import SOLVERS, dpmpp_2m, euler, euler_maruyama, heun

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
-from tests.conftest import tiny_config
-from tests.parameters import fresh_params, random_params
+from tests.support import literal
+from tests.support.configs import tiny_config
+from tests.support.parameters import fresh_params, random_params
 from transdiff_jax.model.decoder import VelocityDecoder
-from transdiff_jax.model.transdiff import visible_features
+from transdiff_jax.model.loss import visible_features
 from transdiff_jax.nn.attention import GuidedPair, KeysValues
 
 MODEL = tiny_config(mrar=True).model

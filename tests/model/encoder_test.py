@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
-from tests.conftest import tiny_config
-from tests.parameters import random_params
+from tests.support import literal
+from tests.support.configs import tiny_config
+from tests.support.parameters import random_params
 from transdiff_jax.model.encoder import SemanticEncoder
 
 LABELS = jnp.array([3, 0, 9])

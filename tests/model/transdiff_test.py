@@ -9,21 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
-from tests.conftest import tiny_config
-from tests.parameters import fresh_params, random_params
-from transdiff_jax import rng, sharding
+from tests.support import literal
+from tests.support.configs import tiny_config
+from tests.support.parameters import fresh_params, random_params
+from transdiff_jax import rng
 from transdiff_jax.config import LossConfig, MeshConfig, ModelConfig
-from transdiff_jax.model.transdiff import (
-    LossDraws,
-    TransDiff,
-    draw_loss,
-    flow_matching_losses,
-    init_params,
-    latent_to_tokens,
-    semantic_similarity,
-    tokens_to_latent,
-)
+from transdiff_jax.model.loss import LossDraws, draw_loss, flow_matching_losses, semantic_similarity
+from transdiff_jax.model.params import init_params
+from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.nn.patches import latent_to_tokens, tokens_to_latent
+from transdiff_jax.parallel import axes
+from transdiff_jax.parallel.arrays import batch_sharding, tree_shardings
+from transdiff_jax.parallel.mesh import make_mesh
 
 ONE_STEP, MRAR = tiny_config().model, tiny_config(mrar=True).model
 DROPPING = dataclasses.replace(MRAR, dropout=0.3)
@@ -115,7 +112,7 @@ def test_published_sizes_have_their_parameter_counts(size, one_step, mrar, large
 def test_every_parameter_is_float32_and_named(model):
     compute = dataclasses.replace(model, dtype="bfloat16")
     boxed = jax.eval_shape(lambda: init_params(compute, 0))
-    known = {name for name, _ in sharding.RULES}
+    known = {name for name, _ in axes.RULES}
 
     def check(path, leaf):
         assert isinstance(leaf, nn.LogicallyPartitioned), path
@@ -400,10 +397,10 @@ def test_bfloat16_is_what_the_networks_compute_in():
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "data_fsdp_tensor"])
 def test_sharded_loss_is_that_of_one_device(model, sizes):
     data, expected = batch(model), losses(model, random_params(model), *batch(model))
-    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    mesh = make_mesh(MeshConfig(*sizes))
     boxed = jax.eval_shape(lambda: init_params(model, 0))
-    params = jax.device_put(random_params(model), sharding.tree_shardings(boxed, mesh))
-    rows = jax.device_put(data, sharding.batch_sharding(mesh))
+    params = jax.device_put(random_params(model), tree_shardings(boxed, mesh))
+    rows = jax.device_put(data, batch_sharding(mesh))
     made = losses(model, params, *rows)
     assert len(made.flow.devices()) == 8
     np.testing.assert_allclose(made.flow, expected.flow, rtol=1e-4)

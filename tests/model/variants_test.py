@@ -1,15 +1,15 @@
 import dataclasses
 import math
-from pathlib import Path
 
 import flax.linen as nn
 import jax
 import pytest
 
+from tests.support.paths import CONFIGS
 from transdiff_jax.config import Config, SamplingConfig, load_config_dict, make_config
-from transdiff_jax.convert.transdiff import name_table
+from transdiff_jax.convert.transdiff_names import name_table
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.transdiff import init_params
+from transdiff_jax.model.params import init_params
 from transdiff_jax.model.variants import (
     KINDS,
     SAMPLING,
@@ -19,8 +19,6 @@ from transdiff_jax.model.variants import (
     published_sampling,
 )
 from transdiff_jax.training.optimizer import make_schedule
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 # The release's counts. They include the image projection that its 1-step models never read and ours leave out.
 COUNTS = {

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
-from tests.parameters import perturb
+from tests.support import literal
+from tests.support.parameters import perturb
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.errors import UserError
+from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.nn.attention import (
     CrossAttention,
     CrossKeysValues,
@@ -21,7 +22,6 @@ from transdiff_jax.nn.attention import (
     attend_pairs,
     attend_rows,
     block_causal_mask,
-    check_implementation,
 )
 from transdiff_jax.nn.layers import Dropout
 

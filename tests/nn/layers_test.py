@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
-from tests.parameters import perturb
+from tests.support import literal
+from tests.support.parameters import perturb
 from transdiff_jax.nn.layers import (
     Dropout,
     Mlp,

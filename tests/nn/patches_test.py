@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import literal
+from tests.support import literal
 from transdiff_jax.nn.patches import patchify, unpatchify
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax.convert.kl16 import name_table
+from transdiff_jax.convert.kl16_names import name_table
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.tokenizer.kl16 import (
     LATENT_SCALE,

@@ -3,14 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax import sharding
+from tests.support.configs import tiny_config
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.sampling import make_sampler
-from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, make_tokenizer
-from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.sampling.sampler import make_sampler
+from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
+from transdiff_jax.tokenizer.make import make_tokenizer
+from transdiff_jax.tokenizer.pixels import PixelTokenizer
 from transdiff_jax.training import step
 
 TINY = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
@@ -70,7 +71,7 @@ def test_configuration_chooses_the_tokenizer(saved):
 
 
 def test_slices_are_of_each_device(saved, monkeypatch):
-    config, mesh, asked = config_with(saved[0]), sharding.make_mesh(MeshConfig(fsdp=2, tensor=2)), []
+    config, mesh, asked = config_with(saved[0]), make_mesh(MeshConfig(fsdp=2, tensor=2)), []
     assert make_sampler(config, mesh).tokenizer.shards == 4
 
     def record(config, shards):

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax.tokenizer import PixelTokenizer, make_tokenizer
+from tests.support.configs import tiny_config
+from transdiff_jax.tokenizer.make import make_tokenizer
+from transdiff_jax.tokenizer.pixels import PixelTokenizer
 
 KEY = jax.random.key(0)
 

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax import sharding
 from transdiff_jax.benchmark.hlo import collectives
 from transdiff_jax.config import MeshConfig
+from transdiff_jax.parallel.arrays import batch_sharding
+from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.tokenizer.slices import map_slices
 
 
@@ -30,8 +31,8 @@ def test_rows_that_do_not_divide():
 
 @pytest.mark.parametrize("held", [4, 5])  # of each device: whole slices of two, and not
 def test_no_row_of_a_sharded_batch_moves(held):
-    mesh = sharding.make_mesh(MeshConfig(fsdp=2))
-    rows = sharding.batch_sharding(mesh)
+    mesh = make_mesh(MeshConfig(fsdp=2))
+    rows = batch_sharding(mesh)
     batch = jax.ShapeDtypeStruct((8 * held, 6, 6, 2), np.float32, sharding=rows)
     kernel = jnp.ones((3, 3, 2, 4))
 

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
+from tests.support.configs import tiny_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.transdiff import init_params
+from transdiff_jax.model.params import init_params
 from transdiff_jax.training.finetune import adapt_params, resize_positions
 
 

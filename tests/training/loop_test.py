@@ -5,12 +5,13 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
-from tests.training.metric_writers_test import read_events
-from transdiff_jax import sharding
-from transdiff_jax.checkpoint import CheckpointStore, latest_record, load_weights
+from tests.support.configs import tiny_config
+from tests.support.events import read_events
+from transdiff_jax.checkpoints.store import CheckpointStore
+from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
+from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.loop import train
 from transdiff_jax.training.metric_writers import read_metrics
 from transdiff_jax.training.state import abstract_state
@@ -31,7 +32,7 @@ def tiny(data_directory):
 def final_state(workdir, config):
     store = CheckpointStore(workdir, keep_last=1)
     step = store.newest_intact()
-    state = store.read_state(step, abstract_state(config, sharding.make_mesh(MeshConfig())))
+    state = store.read_state(step, abstract_state(config, make_mesh(MeshConfig())))
     record = store.read_record(step)
     store.close()
     return jax.device_get(state), record
@@ -93,7 +94,7 @@ def test_mrar_is_fine_tuned_from_one_step(tiny, tmp_path, caplog):
         train(config, tmp_path / "mrar")
     assert "fine-tuning from step 4" in caplog.text
     assert caplog.text.count("starts fresh") == 2
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig())
     source, tuned = (load_weights(tmp_path / name, mesh).params for name in ("one_step", "mrar"))
     for network, table in (("decoder", "position_embedding"), ("encoder", "class_embedding")):
         np.testing.assert_allclose(tuned[network][table], source[network][table], atol=1e-6)

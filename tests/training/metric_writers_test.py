@@ -1,20 +1,8 @@
-import struct
-
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
+from tests.support.events import read_events
 from transdiff_jax.training.metric_writers import JsonLinesWriter, make_writer, read_metrics
-
-
-def read_events(path):
-    """The records of an event file: length, checksum, content, checksum."""
-    content, place, events = path.read_bytes(), 0, []
-    while place < len(content):
-        (length,) = struct.unpack_from("<Q", content, place)
-        events.append(Event.FromString(content[place + 12 : place + 12 + length]))
-        place += 12 + length + 4
-    return events
 
 
 def test_scalars_go_to_both_files_and_images_to_the_events(tmp_path):

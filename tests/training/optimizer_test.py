@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax.model.transdiff import init_params
+from tests.support.configs import tiny_config
+from transdiff_jax.model.params import init_params
 from transdiff_jax.training.optimizer import DECAY_RULES, make_optimizer, make_schedule
 from transdiff_jax.training.parameter_rules import apply_rules, path_name
 

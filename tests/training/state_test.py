@@ -1,14 +1,13 @@
-from pathlib import Path
-
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_config
-from transdiff_jax import sharding
+from tests.support.configs import tiny_config
+from tests.support.paths import CONFIGS
 from transdiff_jax.config import MeshConfig, load_config_dict, make_config
-from transdiff_jax.model.transdiff import init_params
+from transdiff_jax.model.params import init_params
+from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.parameter_rules import path_name
 from transdiff_jax.training.state import abstract_state, create_state
 
@@ -18,7 +17,7 @@ def shardings_by_name(tree):
 
 
 def test_the_abstract_state_is_the_created_one(config):
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig())
     abstract, state = abstract_state(config, mesh), create_state(config, mesh)
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
     for expected, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True):
@@ -27,7 +26,7 @@ def test_the_abstract_state_is_the_created_one(config):
 
 def test_moments_and_averages_are_sharded_like_their_parameters():
     config = tiny_config(train={"ema_rates": (0.9, 0.99)})
-    state = abstract_state(config, sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    state = abstract_state(config, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
     params = shardings_by_name(state.params)
     assert any("fsdp" in spec for spec in params.values()) and any("tensor" in spec for spec in params.values())
     for average in state.ema:
@@ -43,14 +42,14 @@ def test_moments_and_averages_are_sharded_like_their_parameters():
 
 def test_the_same_parameters_on_any_mesh(config):
     meshes = [MeshConfig(), MeshConfig(data=1, fsdp=4, tensor=2)]
-    one, other = (create_state(config, sharding.make_mesh(mesh)).params for mesh in meshes)
+    one, other = (create_state(config, make_mesh(mesh)).params for mesh in meshes)
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_averages_start_as_copies_of_given_parameters(config):
     params = jax.tree.map(lambda p: p + 1, nn.unbox(init_params(config.model, 0)))
     params = jax.device_get(params)
-    state = create_state(config, sharding.make_mesh(MeshConfig()), params)
+    state = create_state(config, make_mesh(MeshConfig()), params)
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     jax.tree.map(np.testing.assert_array_equal, state.ema[0], params)
     assert int(state.step) == 0
@@ -111,8 +110,8 @@ TABLE = {
 
 @pytest.mark.parametrize("size", ["l", "h"])
 def test_sharding_of_every_parameter_of_a_published_model(size):
-    values = load_config_dict(Path(__file__).parents[2] / "configs" / f"transdiff_{size}_mrar.py").to_dict()
-    state = abstract_state(make_config(values), sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    values = load_config_dict(CONFIGS / f"transdiff_{size}_mrar.py").to_dict()
+    state = abstract_state(make_config(values), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
     specs, seen = shardings_by_name(state.params), set()
     for name, spec in specs.items():
         row = name.split("/blocks/")[-1]

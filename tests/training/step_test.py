@@ -11,14 +11,15 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from tests.collectives import moved
-from tests.conftest import tiny_config
-from tests.latents import Photographs, photo_config, save_tiny_weights
-from tests.parameters import random_params
-from transdiff_jax import sharding
+from tests.support.collectives import moved
+from tests.support.configs import tiny_config
+from tests.support.latents import Photographs, photo_config, save_tiny_weights
+from tests.support.parameters import random_params
 from transdiff_jax.benchmark.measuring import batch_shapes
 from transdiff_jax.config import MeshConfig
-from transdiff_jax.tokenizer import make_tokenizer
+from transdiff_jax.parallel.arrays import to_global
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.training.state import abstract_state, create_state
 from transdiff_jax.training.step import jit_train_step, make_train_step
 
@@ -58,12 +59,12 @@ def start(config, mesh):
 
 def run(config, batches, mesh=(1, 1, 1)):
     """State and metrics after the batches, on the first devices."""
-    mesh = sharding.make_mesh(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+    mesh = make_mesh(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
     (state, shardings, step), history = start(config, mesh), []
     # Placed, since a step that is called with host arrays first is compiled again for its own result.
     state = jax.device_put(state, shardings)
     for batch in batches:
-        state, metrics = step(state, sharding.to_global(batch, mesh))
+        state, metrics = step(state, to_global(batch, mesh))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -160,7 +161,7 @@ def crossing(mesh):
     # 24 rows, 48 noisy latents, 23 and 16 tokens: numbers that no parameter has.
     sizes = {"width": 64, "heads": 4, "encoder_blocks": 3, "decoder_blocks": 5, "class_tokens": 7}
     config = tiny_config(model=sizes | {"dropout": 0.1, "remat": "full"}, train={"batch_size": 24})
-    mesh = sharding.make_mesh(MeshConfig(*mesh))
+    mesh = make_mesh(MeshConfig(*mesh))
     arguments = abstract_state(config, mesh), batch_shapes(config, mesh), make_tokenizer(config)
     return moved(jit_train_step(config, mesh).lower(*arguments).compile())
 

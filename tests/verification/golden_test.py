@@ -2,15 +2,13 @@ import json
 import math
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.paths import GOLDEN
 from transdiff_jax.errors import UserError
 from transdiff_jax.verification.golden import GoldenFile, rule_weight
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_rule_by_hand():

@@ -1,1 +1,1 @@
-"""How fast, how large: sampling, training and its input measured; programs for other machines compiled."""
+"""Speed, FLOPs and memory: measured here, or compiled ahead for other machines."""

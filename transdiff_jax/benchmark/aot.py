@@ -16,15 +16,18 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.benchmark.chips import CHIPS, Chip
+from transdiff_jax.benchmark.flops import evaluations
 from transdiff_jax.benchmark.hlo import Collective, collectives
 from transdiff_jax.benchmark.measuring import batch_shapes, settings, weightless_tokenizer
-from transdiff_jax.benchmark.sample import batch_flops, jit_sampler
-from transdiff_jax.benchmark.train import flops_per_image
+from transdiff_jax.benchmark.sampling_speed import batch_flops, jit_sampler
+from transdiff_jax.benchmark.training_speed import flops_per_image
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
-from transdiff_jax.flops import evaluations
+from transdiff_jax.model.params import abstract_params
+from transdiff_jax.parallel import axes
+from transdiff_jax.parallel.arrays import batch_sharding, replicated
+from transdiff_jax.parallel.mesh import check_batch, make_mesh, num_slices
 from transdiff_jax.training.state import abstract_state
 from transdiff_jax.training.step import jit_train_step
 
@@ -88,7 +91,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     Raises:
         UserError: batch, model and mesh do not fit each other.
     """
-    mesh = sharding.make_mesh(config.mesh, devices)
+    mesh = make_mesh(config.mesh, devices)
     size = config.train.batch_size if mode == "train" else config.sampling.batch_size
     record = settings("aot", config, mesh, size) | {
         "mode": mode,
@@ -106,21 +109,28 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
             raise
         return record | {"refused": " ".join(str(error).split())[:400], "compile_seconds": time.monotonic() - started}
     record["compile_seconds"] = time.monotonic() - started
-    memory = _memory(program)
-    found = collectives(program.as_text())
+    return record | _plan(config, mesh, chip, mode, program, flops)
+
+
+def _plan(
+    config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: jax.stages.Compiled, flops: float
+) -> dict[str, Any]:
+    """What the compiled program says of memory, exchanges and time."""
+    memory, found = _memory(program), collectives(program.as_text())
     computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
-    slices = sharding.num_slices(devices, config.mesh.dcn_data)
+    slices = num_slices(list(mesh.devices.flat), config.mesh.dcn_data)
+    size = config.train.batch_size * config.model.num_images if mode == "train" else config.sampling.batch_size
     terms = {
         "compute": computed / mesh.size / chip.flops,
         "hbm": _hbm_bytes(config, mesh, mode, memory) / chip.hbm,
         "ici": sum(c.sent_bytes * c.times for c in found if not c.crosses(mesh.size, slices)) / chip.ici,
         "dcn": sum(c.sent_bytes * c.times for c in found if c.crosses(mesh.size, slices)) / chip.dcn,
     }
-    return record | {
+    return {
         "memory": memory,
         "compiled_memory_bytes": memory["peak"],
         "fits": memory["peak"] <= chip.hbm_bytes,
-        "flops_per_image": flops / size / (config.model.num_images if mode == "train" else 1),
+        "flops_per_image": flops / size,
         "collectives": summary(found),
         "expected_terms": terms,
         "expected_seconds": max(terms.values()),
@@ -128,7 +138,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
 
 
 def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
-    sharding.check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
+    check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
     arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config)
     rows = config.train.batch_size
     return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
@@ -136,10 +146,10 @@ def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float
 
 def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
     size = config.sampling.batch_size
-    sharding.check_batch(size, mesh, "--batch_size")
-    rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=sharding.batch_sharding(mesh))
-    seed = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
-    arguments = abstract_state(config, mesh).params, rows, seed, rows
+    check_batch(size, mesh, "--batch_size")
+    rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=batch_sharding(mesh))
+    seed = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(mesh))
+    arguments = abstract_params(config.model, mesh), rows, seed, rows
     return jit_sampler(config, mesh, naive=False), arguments, batch_flops(config, mesh)
 
 
@@ -160,10 +170,10 @@ def _hbm_bytes(config: Config, mesh: Mesh, mode: Mode, memory: dict[str, int]) -
     once = memory["arguments"] + memory["outputs"] + 2 * memory["temporaries"]
     if mode == "train":
         return once
-    decoder = abstract_state(config, mesh).params["decoder"]
+    decoder = abstract_params(config.model, mesh)["decoder"]
     weights = sum(leaf.size for leaf in jax.tree.leaves(decoder)) * jnp.dtype(config.model.dtype).itemsize
     passes = sum(sum(evaluations(image)) for image in config.sampling.of_images(config.model.num_images))
-    return once + passes * weights / mesh.shape[sharding.TENSOR]
+    return once + passes * weights / mesh.shape[axes.TENSOR]
 
 
 def summary(found: list[Collective]) -> dict[str, dict[str, int | bool]]:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.config import Config
-from transdiff_jax.tokenizer import Kl16Tokenizer, PixelTokenizer, Tokenizer
+from transdiff_jax.parallel.arrays import batch_sharding
+from transdiff_jax.tokenizer.base import Tokenizer
+from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
+from transdiff_jax.tokenizer.pixels import PixelTokenizer
 
 PEAK_SIZE = {"cpu": 2048}  # side of the matrices whose product shows the peak
 ACCELERATOR_PEAK_SIZE = 8192
@@ -95,7 +97,7 @@ def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
         name, shape = "moments", (model.latent_size, model.latent_size, 2 * model.latent_channels)
     else:
         name, shape = "image", (data.image_size, data.image_size, data.image_channels)
-    where = sharding.batch_sharding(mesh)
+    where = batch_sharding(mesh)
     return {
         "label": jax.ShapeDtypeStruct((rows,), np.int32, sharding=where),
         name: jax.ShapeDtypeStruct((rows, model.num_images, *shape), np.float32, sharding=where),

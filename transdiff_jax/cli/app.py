@@ -13,9 +13,9 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from transdiff_jax import distributed, tpu_compiler
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
+from transdiff_jax.parallel import job, libtpu
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -47,7 +47,7 @@ def run(
         stops_together: whether they then agree on when to stop at SIGTERM.
     """
     _set_up_logging()
-    tpu_compiler.set_up(os.environ)
+    libtpu.set_up(os.environ)
 
     def start(argv: list[str]) -> None:
         command = functools.partial(main, argv[1:]) if files else main
@@ -84,7 +84,7 @@ def folder(name: str, flag: str | None = None) -> Path:
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    distributed.end(USER_ERROR_CODE)
+    job.end(USER_ERROR_CODE)
 
 
 def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
@@ -117,7 +117,7 @@ def _is_flagged(unknown: str, argv: list[str]) -> bool:
 
 
 def _in_job(command: Callable[[], None], stops_together: bool) -> None:
-    if distributed.join(os.environ, stops_together=stops_together) and jax.process_index():
+    if job.join(os.environ, stops_together=stops_together) and jax.process_index():
         _log_warnings_only(f"process {jax.process_index()}: ")
     command()
 
@@ -142,7 +142,7 @@ def _crash() -> None:
     """Ends a process of a job of several with the traceback of its error, which an orderly end would hold back."""
     if jax.distributed.is_initialized():
         traceback.print_exc()
-        distributed.end(1)
+        job.end(1)
 
 
 def _explain(error: BaseException | None) -> str | None:

@@ -13,17 +13,17 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from transdiff_jax import sharding
 from transdiff_jax.benchmark import aot
 from transdiff_jax.benchmark.chips import CHIPS
-from transdiff_jax.benchmark.data import benchmark_data
-from transdiff_jax.benchmark.evaluate import benchmark_evaluate
-from transdiff_jax.benchmark.sample import benchmark_sample
-from transdiff_jax.benchmark.train import benchmark_train
+from transdiff_jax.benchmark.input_speed import benchmark_data
+from transdiff_jax.benchmark.sampling_speed import benchmark_sample
+from transdiff_jax.benchmark.scoring_speed import benchmark_evaluate
+from transdiff_jax.benchmark.training_speed import benchmark_train
 from transdiff_jax.cli import app
 from transdiff_jax.config import Config, MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.set_features import BATCH_SIZE as INCEPTION_BATCH_SIZE
+from transdiff_jax.parallel.mesh import make_mesh
 
 FLAGS = flags.FlagValues()
 WHAT = flags.DEFINE_enum(
@@ -115,7 +115,7 @@ def _compile_ahead() -> dict[str, Any]:
 
 def _measure() -> dict[str, Any]:
     config = _config()
-    mesh, repetitions = sharding.make_mesh(config.mesh), REPETITIONS.value
+    mesh, repetitions = make_mesh(config.mesh), REPETITIONS.value
     if WHAT.value == "data":
         return benchmark_data(config, mesh, repetitions=repetitions, compare_train=COMPARE_TRAIN.value)
     if WHAT.value == "train":
@@ -127,7 +127,7 @@ def _measure() -> dict[str, Any]:
 
 def _evaluate() -> dict[str, Any]:
     return benchmark_evaluate(
-        sharding.make_mesh(MeshConfig()),
+        make_mesh(MeshConfig()),
         image_size=IMAGE_SIZE.value or 256,
         batch_size=BATCH_SIZE.value or INCEPTION_BATCH_SIZE,
         repetitions=REPETITIONS.value,

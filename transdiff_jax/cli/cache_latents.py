@@ -14,15 +14,16 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from transdiff_jax import sharding
-from transdiff_jax.caching import cache_latents
-from transdiff_jax.checkpoint import load_weights
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.config import MeshConfig
-from transdiff_jax.data.latent_format import check_all
-from transdiff_jax.data.latents import LatentSource
+from transdiff_jax.data.groups.making import ClassFeatures, write_neighbour_groups, write_random_groups
+from transdiff_jax.data.latents.encode import cache_latents
+from transdiff_jax.data.latents.format import check_all
+from transdiff_jax.data.latents.source import LatentSource
 from transdiff_jax.errors import UserError
-from transdiff_jax.grouping import write_neighbour_groups, write_random_groups
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.sampling.reference_features import reference_features
 
 FLAGS = flags.FlagValues()
 CONFIG = config_flags.DEFINE_config_file(
@@ -65,10 +66,25 @@ def _write_groups(out: Path) -> None:
     if GROUPS.value == "random":
         count = write_random_groups(source, path, size, SEED.value, SMALL_CLASSES.value)
     else:
-        mesh = sharding.make_mesh(MeshConfig())
-        weights = None if GROUPS_RUN.value is None else load_weights(app.folder(GROUPS_RUN.value), mesh)
-        count = write_neighbour_groups(source, path, size, SMALL_CLASSES.value, weights, mesh)
+        count = write_neighbour_groups(source, path, size, SMALL_CLASSES.value, _features(source))
     logging.info("%d groups are in %s: train with --config.data.groups=index:%s", count, path, path)
+
+
+def _features(source: LatentSource) -> ClassFeatures | None:
+    """Semantic features of the run that the flags name; None where they name none."""
+    if GROUPS_RUN.value is None:
+        return None
+    mesh = make_mesh(MeshConfig())
+    weights = load_weights(app.folder(GROUPS_RUN.value), mesh)
+    model, (_, size, _, channels) = weights.config.model, source.manifest.settings.shape
+    for name, ours, theirs in (
+        ("latent_size", model.latent_size, size),
+        ("latent_channels", model.latent_channels, channels // 2),
+        ("num_classes", model.num_classes, len(source.class_names)),
+    ):
+        if ours != theirs:
+            raise UserError(f"--groups_run has config.model.{name}={ours}, but the latents of --out have {theirs}")
+    return reference_features(model, weights.params, mesh)
 
 
 def main() -> None:

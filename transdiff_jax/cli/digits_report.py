@@ -4,9 +4,9 @@ import json
 
 from absl import flags
 
-from transdiff_jax.checkpoint import FOLDER as CHECKPOINTS
+from transdiff_jax.checkpoints.record import FOLDER as CHECKPOINTS
 from transdiff_jax.cli import app
-from transdiff_jax.evaluation.digits_report import FILES, TITLES, write_report
+from transdiff_jax.demo.report import FILES, TITLES, write_report
 
 FLAGS = flags.FlagValues()
 FOLDER = flags.DEFINE_string(

@@ -12,8 +12,7 @@ from typing import Any
 from absl import flags, logging
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
-from transdiff_jax.checkpoint import load_weights
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig
@@ -21,19 +20,19 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.certificate import certificate_name, format_table, make_certificate
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import ImageSet, open_images
-from transdiff_jax.evaluation.inception_weights import SOURCE, InceptionWeights, load_inception
+from transdiff_jax.evaluation.inception.weights import SOURCE, InceptionWeights, load_inception
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.reference import write_reference
 from transdiff_jax.evaluation.reference_set import load_reference
+from transdiff_jax.evaluation.sampled_images import sampled_images
 from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import collect, make_extractor
-from transdiff_jax.files import write_errors, write_json
-from transdiff_jax.generation import SampleRequest
-from transdiff_jax.manifest import MANIFEST
-from transdiff_jax.processes import do_in_first_process
-from transdiff_jax.sample_set import NPZ, RECORD
-from transdiff_jax.sample_stream import sampled_images
-from transdiff_jax.sampling import balanced_labels
+from transdiff_jax.generation.request import SampleRequest, balanced_labels
+from transdiff_jax.generation.sample_set import NPZ, RECORD
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.parallel.processes import do_in_first_process
+from transdiff_jax.storage.checksums import MANIFEST
+from transdiff_jax.storage.files import write_errors, write_json
 
 FLAGS = flags.FlagValues()
 SAMPLES = flags.DEFINE_string(
@@ -83,7 +82,7 @@ flags.mark_flag_as_required("inception", FLAGS)
 def main() -> None:
     """Scores, or writes reference statistics."""
     _check_flags()
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig())
     out = _out_path()
     images = _images(SAMPLING.mesh())
     inception = load_inception(_path(INCEPTION))

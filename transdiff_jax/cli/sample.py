@@ -7,13 +7,13 @@ import dataclasses
 
 from absl import flags
 
-from transdiff_jax.checkpoint import load_weights
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation import SampleRequest, generate
-from transdiff_jax.sampling import balanced_labels
+from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.request import SampleRequest, balanced_labels
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.", flag_values=FLAGS)

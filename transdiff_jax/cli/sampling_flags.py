@@ -7,10 +7,10 @@ from typing import Any
 from absl import flags
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.config import Config, MeshConfig, SamplingConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
+from transdiff_jax.parallel.mesh import make_mesh
 
 
 class SamplingFlags:
@@ -58,7 +58,7 @@ class SamplingFlags:
         sizes = numbers("--mesh", self._mesh.value, int)
         if len(sizes) != 3:
             raise UserError(f"--mesh={','.join(self._mesh.value)} must be DATA,FSDP,TENSOR, such as --mesh=1,-1,1")
-        return sharding.make_mesh(MeshConfig(*sizes), field="--mesh")
+        return make_mesh(MeshConfig(*sizes), field="--mesh")
 
     def apply(self, config: Config) -> Config:
         """A run's configuration with the settings that were given on the command line.

@@ -12,7 +12,7 @@ from absl import flags
 
 from transdiff_jax.cli import app
 from transdiff_jax.errors import UserError
-from transdiff_jax.verification.report import verify
+from transdiff_jax.verification.verify import verify
 
 FLAGS = flags.FlagValues()
 FAILED_CODE = 1

@@ -1,19 +1,6 @@
-"""The configuration of a run: frozen dataclasses, made from an ml_collections file and checked once.
+"""The configuration of a run: its schema, its checks, and building it from a file."""
 
-A config file starts from `default_config_dict()` and sets what differs; `make_config` turns the result (after
-command-line overrides, or out of a checkpoint) into a `Config`, or raises a `UserError` that names the field.
-"""
-
-import dataclasses
-import math
-import runpy
-import typing
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
-
-import ml_collections
-
+from transdiff_jax.config.build import default_config_dict, load_config_dict, make_config
 from transdiff_jax.config.schema import (
     Config,
     DataConfig,
@@ -26,8 +13,6 @@ from transdiff_jax.config.schema import (
     TokenizerConfig,
     TrainConfig,
 )
-from transdiff_jax.config.validation import validate
-from transdiff_jax.errors import UserError
 
 __all__ = [
     "Config",
@@ -44,61 +29,3 @@ __all__ = [
     "load_config_dict",
     "make_config",
 ]
-
-
-def make_config(values: Mapping[str, Any]) -> Config:
-    """Builds and validates a configuration.
-
-    Args:
-        values: nested mapping with the sections of `Config`; absent fields take their defaults.
-
-    Raises:
-        UserError: an unknown key, a wrong type, a value out of range, or sizes that cannot work together.
-    """
-    config = _build(Config, values, "config")
-    validate(config)
-    return config
-
-
-def default_config_dict() -> ml_collections.ConfigDict:
-    """All fields at their defaults, for a config file to change; assigning an unknown field raises."""
-    return ml_collections.ConfigDict(Config().to_dict()).lock()
-
-
-def load_config_dict(path: Path) -> ml_collections.ConfigDict:
-    """What `get_config()` of a config file returns, for a config file that starts from another."""
-    return runpy.run_path(str(path))["get_config"]()
-
-
-def _build(schema: type, values: Any, path: str) -> Any:
-    if not isinstance(values, Mapping) and not isinstance(values, ml_collections.ConfigDict):
-        raise UserError(f"{path} must be a section with fields, but is {values!r}")
-    hints = typing.get_type_hints(schema)
-    for key in values:
-        if key not in hints:
-            raise UserError(f"{path}.{key} is not a configuration field; fields there: {', '.join(sorted(hints))}")
-    fields = {}
-    for name, value in values.items():
-        build = _build if dataclasses.is_dataclass(hints[name]) else _typed
-        fields[name] = build(hints[name], value, f"{path}.{name}")
-    return schema(**fields)
-
-
-def _typed(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the field type `hint`, or a UserError; an int is taken for a float, a list for a tuple."""
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
-            raise UserError(f"{path}={value!r} is not one of {', '.join(map(repr, choices))}")
-        return value
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (tuple, list)):
-            raise UserError(f'{path}={value!r} must be a tuple such as "(0.5, 0.9)" or "(0.9,)"')
-        return tuple(_typed(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        raise UserError(f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}")
-    if hint is float and not math.isfinite(value):
-        raise UserError(f"{path}={value!r} must be a finite number")
-    return value

@@ -13,20 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from transdiff_jax import sharding
-from transdiff_jax.checkpoint import FOLDER, CheckpointStore, load_weights
+from transdiff_jax.checkpoints.record import FOLDER, NO_DATA, RunRecord
+from transdiff_jax.checkpoints.store import CheckpointStore
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
 from transdiff_jax.config.validation import KL16_FACTOR, validate
-from transdiff_jax.convert import inception, kl16, transdiff
-from transdiff_jax.convert.pth import Checkpoint, read_checkpoint, write_checkpoint
-from transdiff_jax.convert.table import NameTable, Tensors, check_reference, from_reference, to_reference
-from transdiff_jax.data import imagenet
+from transdiff_jax.convert import inception_names, kl16_names, transdiff_names
+from transdiff_jax.convert.table import NameTable, check_reference, from_reference, to_reference
+from transdiff_jax.data.sources import imagenet
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights, save_inception
-from transdiff_jax.manifest import sha256
-from transdiff_jax.model.transdiff import Params
+from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights, save_inception
+from transdiff_jax.model.params import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
-from transdiff_jax.run_record import NO_DATA, RunRecord
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.checksums import sha256
+from transdiff_jax.storage.torch_file import Checkpoint, Tensors, read_checkpoint, write_checkpoint
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
 from transdiff_jax.training.state import TrainState
@@ -82,8 +83,8 @@ def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokeniz
 def _read_transdiff(path: Path, heads: int | None) -> Imported:
     checkpoint, source = read_checkpoint(path), str(path)
     shapes = checkpoint.model.shapes()
-    model = transdiff.infer_model(shapes, source, _find_heads(checkpoint, heads, source))
-    table = transdiff.name_table(model)
+    model = transdiff_names.infer_model(shapes, source, _find_heads(checkpoint, heads, source))
+    table = transdiff_names.name_table(model)
     # Both before either is converted, which takes a while.
     check_reference(table, shapes, source)
     if checkpoint.ema is not None:
@@ -103,10 +104,10 @@ def export_transdiff(workdir: Path, out: Path) -> NameTable:
     Raises:
         UserError: the run cannot be read, or the file not written.
     """
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     raw, ema = (load_weights(workdir, mesh, kind=kind) for kind in ("raw", "ema"))
     config = raw.config
-    table = transdiff.name_table(config.model)
+    table = transdiff_names.name_table(config.model)
     tensors = {
         name: to_reference(table, weights.params, _load_unused(workdir, name), str(workdir))
         for name, weights in ((_MODEL, raw), (_EMA, ema))
@@ -127,8 +128,8 @@ def import_kl16(path: Path, out: Path) -> NameTable:
 def _read_kl16(path: Path) -> Imported:
     checkpoint, source = read_checkpoint(path), str(path)
     shapes = checkpoint.model.shapes()
-    config = kl16.infer_config(shapes, source)
-    table = kl16.name_table(config, shapes)
+    config = kl16_names.infer_config(shapes, source)
+    table = kl16_names.name_table(config, shapes)
     params = _to_jax(from_reference(table, checkpoint.model, source))
     return Imported(table, config, params, None, _unused_tensors(table, checkpoint))
 
@@ -137,7 +138,7 @@ def export_kl16(folder: Path, out: Path) -> NameTable:
     """The inverse of `import_kl16`; arguments and errors as `export_transdiff`."""
     tokenizer = load_tokenizer(folder, "float32", 1)
     unused = _load_unused(folder, _MODEL)
-    table = kl16.name_table(tokenizer.config, {name: tensor.shape for name, tensor in unused.items()})
+    table = kl16_names.name_table(tokenizer.config, {name: tensor.shape for name, tensor in unused.items()})
     write_checkpoint(_release_path(out), to_reference(table, tokenizer.params, unused, str(folder)), None, {})
     return table
 
@@ -157,7 +158,7 @@ def import_inception(path: Path, out: Path) -> NameTable:
             digest,
             PUBLISHED_SHA256,
         )
-    table = inception.name_table(checkpoint.model.shapes())
+    table = inception_names.name_table(checkpoint.model.shapes())
     params = _to_jax(from_reference(table, checkpoint.model, str(path)))
     save_inception(out, InceptionWeights(params, path.name, digest))
     return table

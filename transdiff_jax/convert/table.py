@@ -13,9 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from transdiff_jax.errors import UserError
-
-Shape = tuple[int, ...]
-Tensors = Mapping[str, np.ndarray]
+from transdiff_jax.storage.torch_file import Shape, Tensors
 
 _LINEAR = (1, 0)  # [out, in] -> [in, out]
 _CONV = (2, 3, 1, 0)  # [out, in, height, width] -> [height, width, in, out]

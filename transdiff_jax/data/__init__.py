@@ -1,1 +1,1 @@
-"""Input: sources of records, transforms, MRAR groups, and the Grain pipeline that joins them."""
+"""From sources of records to training batches."""

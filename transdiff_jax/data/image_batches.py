@@ -13,10 +13,10 @@ import numpy as np
 from absl import logging
 
 from transdiff_jax.config import DataConfig
-from transdiff_jax.data.decoding import UnreadableImage
-from transdiff_jax.data.records import Source
+from transdiff_jax.data.sources.base import Source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.errors import UserError
+from transdiff_jax.images.decoding import UnreadableImage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 from transdiff_jax import rng
 from transdiff_jax.config import Config
 from transdiff_jax.config.schema import LATENTS_PREFIX
-from transdiff_jax.data.latents import LatentSource, one_flip, open_latents
-from transdiff_jax.data.records import Record, Source
-from transdiff_jax.data.references import Groups, make_groups
+from transdiff_jax.data.groups.groups import Groups, make_groups
+from transdiff_jax.data.latents.source import LatentSource, one_flip, open_latents
 from transdiff_jax.data.shares import WHOLE, RowsOfShares, Shares
-from transdiff_jax.data.sources import open_source
+from transdiff_jax.data.sources.base import Record, Source
+from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.data.unreadable import UnreadableReport, read_members
 from transdiff_jax.data.workers import end_with_parent, started_here

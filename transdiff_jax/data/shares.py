@@ -8,8 +8,9 @@ import grain
 import jax
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.errors import UserError
+from transdiff_jax.parallel.arrays import batch_sharding
+from transdiff_jax.parallel.mesh import batch_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,9 @@ def shares_of(mesh: Mesh) -> Shares:
     Raises:
         UserError: some hold a part that others hold too, and not all of their parts, or another number of parts.
     """
-    count = sharding.batch_shards(mesh)
+    count = batch_shards(mesh)
     held: dict[int, set[int]] = {}
-    for device, (rows,) in sharding.batch_sharding(mesh).devices_indices_map((count,)).items():
+    for device, (rows,) in batch_sharding(mesh).devices_indices_map((count,)).items():
         held.setdefault(device.process_index, set()).add(rows.start or 0)
     shares = sorted({tuple(sorted(parts)) for parts in held.values()})
     if sum(map(len, shares)) != count or len(set(map(len, shares))) > 1:

@@ -4,11 +4,7 @@ import numpy as np
 from PIL import Image
 
 from transdiff_jax.config import DataConfig
-
-
-def to_unit_range(image: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 [-1, 1]."""
-    return image.astype(np.float32) / 127.5 - 1
+from transdiff_jax.images.uint8 import to_unit_range
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -10,10 +10,10 @@ import numpy as np
 from absl import logging
 
 from transdiff_jax.config import DataConfig
-from transdiff_jax.data.decoding import UnreadableImage
-from transdiff_jax.data.records import Record, Source
+from transdiff_jax.data.sources.base import Record, Source
 from transdiff_jax.errors import UserError
-from transdiff_jax.files import write_errors, write_json
+from transdiff_jax.images.decoding import UnreadableImage
+from transdiff_jax.storage.files import write_errors, write_json
 
 _NAMED = 3  # records in the message of an error
 _FIELDS = ("index", "id", "reason")  # of a record in the report

@@ -1,1 +1,1 @@
-"""Scores of sample sets."""
+"""From images to scores."""

@@ -7,12 +7,12 @@ from typing import Any
 from jax.sharding import Mesh
 
 from transdiff_jax.evaluation.image_sets import ImageSet, sampler_settings
-from transdiff_jax.evaluation.inception_weights import PUBLISHED_SHA256, InceptionWeights
+from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights
 from transdiff_jax.evaluation.protocols import Protocol, unmet_requirements
 from transdiff_jax.evaluation.reference_set import ReferenceSet
 from transdiff_jax.evaluation.scores import Scores
 from transdiff_jax.evaluation.set_features import SetFeatures
-from transdiff_jax.machine import describe_machine
+from transdiff_jax.parallel.machine import describe_machine
 
 
 def certificate_name(protocol: str) -> str:

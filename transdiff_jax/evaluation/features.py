@@ -1,5 +1,6 @@
 """Features of any number of images over a mesh of devices, in order."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -7,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
-from transdiff_jax.evaluation.pixel_digest import digest_images
+from transdiff_jax.parallel.arrays import batch_sharding, held_rows, replicate, replicated, to_global
+from transdiff_jax.parallel.mesh import check_batch
 
 Features = dict[str, np.ndarray]  # float32 [n, width] by name
 
@@ -52,10 +53,10 @@ class FeatureExtractor:
         Raises:
             UserError: the batch does not split evenly over the devices.
         """
-        sharding.check_batch(batch_size, mesh, "--inception_batch_size")
+        check_batch(batch_size, mesh, "--inception_batch_size")
         self.batch_size = batch_size
-        rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        self._params = sharding.replicate(params, mesh)
+        rows, everywhere = batch_sharding(mesh), replicated(mesh)
+        self._params = replicate(params, mesh)
         # Every process gets all of what each has made of its rows: the scores are of the whole set.
         self._compute = jax.jit(
             lambda params, batch: Extracted(compute(params, batch["images"]), batch["digests"]),
@@ -63,7 +64,7 @@ class FeatureExtractor:
             out_shardings=everywhere,
         )
         self._mesh = mesh
-        self._held = sharding.held_rows(batch_size, mesh)
+        self._held = held_rows(batch_size, mesh)
 
     def __call__(self, batches: Iterable[Images]) -> Iterator[Extracted]:
         """Features of each batch in turn.
@@ -91,7 +92,7 @@ class FeatureExtractor:
         images = batch[self._held[self._held < len(batch)]]
         own = {"images": images, "digests": digest_images(images)}
         filled = {name: _fill(rows, len(self._held)) for name, rows in own.items()}
-        return self._compute(self._params, sharding.to_global(filled, self._mesh))
+        return self._compute(self._params, to_global(filled, self._mesh))
 
 
 def _fill(rows: np.ndarray, count: int) -> np.ndarray:
@@ -100,3 +101,26 @@ def _fill(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _read(extracted: Extracted, count: int) -> Extracted:
     return jax.tree.map(lambda rows: np.asarray(rows)[:count], extracted)
+
+
+DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def digest_images(images: np.ndarray) -> np.ndarray:
+    """SHA-256 of each image: of its size and its pixels as RGB, so that it is the same in any container.
+
+    Args:
+        images: uint8 [n, height, width, 1 or 3].
+
+    Returns:
+        uint8 [n, 32].
+    """
+    _, height, width, _ = images.shape
+    colour = np.broadcast_to(images, (len(images), height, width, 3))
+    digests = [hashlib.sha256(b"%dx%d" % (height, width) + image.tobytes()).digest() for image in colour]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)
+
+
+def digest_set(digests: np.ndarray) -> str:
+    """SHA-256, in hexadecimal, of the digests uint8 [n, 32] of all images in order."""
+    return hashlib.sha256(digests.tobytes()).hexdigest()

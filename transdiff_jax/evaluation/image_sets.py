@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transdiff_jax.data.decoding import UnreadableImage, decode
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.reference import read_images
-from transdiff_jax.finished_set import FinishedSet, read_finished
-from transdiff_jax.processes import check_same
-from transdiff_jax.sample_set import RECORD, THREADS
+from transdiff_jax.generation.finished_set import FinishedSet, read_finished
+from transdiff_jax.generation.sample_set import RECORD, THREADS
+from transdiff_jax.images.decoding import UnreadableImage, decode
+from transdiff_jax.parallel.processes import check_same
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 

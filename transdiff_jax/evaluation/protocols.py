@@ -3,8 +3,7 @@
 import collections
 import dataclasses
 
-from transdiff_jax.evaluation.manifold import NEIGHBOURS
-from transdiff_jax.evaluation.metrics import KERNEL_SUBSET_SIZE, KERNEL_SUBSETS, SEED, SPLITS
+from transdiff_jax.evaluation.metrics import KERNEL_SUBSET_SIZE, KERNEL_SUBSETS, NEIGHBOURS, SEED, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)

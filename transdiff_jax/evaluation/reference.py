@@ -13,11 +13,11 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from transdiff_jax.convert.pth import read_arrays
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.inception import WIDTHS
+from transdiff_jax.evaluation.inception.network import WIDTHS
 from transdiff_jax.evaluation.statistics import Gaussian
-from transdiff_jax.files import atomic_path, write_errors
+from transdiff_jax.storage.files import atomic_path, write_errors
+from transdiff_jax.storage.torch_file import read_arrays
 
 _IMAGES = "arr_0"
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")

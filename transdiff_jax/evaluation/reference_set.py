@@ -8,11 +8,11 @@ from absl import logging
 
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import open_images
-from transdiff_jax.evaluation.inception import WIDTHS
+from transdiff_jax.evaluation.inception.network import WIDTHS
 from transdiff_jax.evaluation.reference import Reference, read_reference
 from transdiff_jax.evaluation.set_features import POOLED, SPATIAL, collect
 from transdiff_jax.evaluation.statistics import Gaussian
-from transdiff_jax.manifest import sha256
+from transdiff_jax.storage.checksums import sha256
 
 
 class ReferenceSet(NamedTuple):

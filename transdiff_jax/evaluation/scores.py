@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.manifold import precision_recall
-from transdiff_jax.evaluation.metrics import Score, frechet_distance, inception_score, kernel_distance
+from transdiff_jax.evaluation.metrics import Score, frechet_distance, inception_score, kernel_distance, precision_recall
 from transdiff_jax.evaluation.protocols import Protocol
 from transdiff_jax.evaluation.reference_set import ReferenceSet
 from transdiff_jax.evaluation.set_features import SetFeatures

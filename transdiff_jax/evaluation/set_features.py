@@ -6,12 +6,11 @@ from functools import partial
 import numpy as np
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images
-from transdiff_jax.evaluation.inception import WIDTHS, inception_features
-from transdiff_jax.evaluation.pixel_digest import digest_set
+from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images, digest_set
+from transdiff_jax.evaluation.inception.network import WIDTHS, inception_features
 from transdiff_jax.evaluation.statistics import FeatureStatistics
+from transdiff_jax.parallel.mesh import batch_shards
 
 POOLED, SPATIAL, LOGITS = "2048", "spatial", "logits_unbiased"
 BATCH_SIZE = 64  # images at once by default, or the next multiple of the devices
@@ -24,7 +23,7 @@ def make_extractor(params: dict, mesh: Mesh, batch_size: int | None) -> FeatureE
         UserError: the batch does not split evenly over the devices.
     """
     if batch_size is None:
-        shards = sharding.batch_shards(mesh)
+        shards = batch_shards(mesh)
         batch_size = -(-BATCH_SIZE // shards) * shards
     return FeatureExtractor(partial(inception_features, names=(POOLED, SPATIAL, LOGITS)), params, mesh, batch_size)
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.processes import is_first
+from transdiff_jax.parallel.processes import is_first
 
 BLOCK = 1024  # rows: few enough for memory, and enough that joining a block costs less than its product
 

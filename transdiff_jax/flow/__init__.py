@@ -1,1 +1,1 @@
-"""Flow matching: the path from data to noise, its times, guidance and solvers. Knows nothing of networks."""
+"""Flow matching: the path from data to noise, its times, guidance and solvers; it knows no networks."""

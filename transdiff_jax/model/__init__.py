@@ -1,1 +1,1 @@
-"""The two networks of TransDiff and the module that joins them."""
+"""The two networks of TransDiff, the module that joins them, and their loss."""

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transdiff_jax import sharding
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, GuidedPair, KeysValues, SelfAttention
@@ -23,6 +22,7 @@ from transdiff_jax.nn.layers import (
     with_axes,
 )
 from transdiff_jax.nn.stack import stack
+from transdiff_jax.parallel import axes
 
 Array = jax.Array
 
@@ -42,8 +42,8 @@ class DecoderBlock(nn.Module):
     def setup(self) -> None:
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        axes = (sharding.MODULATION, sharding.EMBED)
-        self.modulation = self.param("modulation", with_axes(modulation_init, *axes), (6, c.width))
+        names = (axes.MODULATION, axes.EMBED)
+        self.modulation = self.param("modulation", with_axes(modulation_init, *names), (6, c.width))
         self.attention_norm = layer_norm(dtype)
         self.attention = SelfAttention(c.heads, c.dropout, dtype, c.attention)
         self.cross_norm = layer_norm(dtype)
@@ -93,19 +93,19 @@ class VelocityDecoder(nn.Module):
     def setup(self) -> None:
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        positions = with_axes(embedding_init, sharding.POSITIONS, sharding.EMBED)
-        table = with_axes(modulation_init, sharding.MODULATION, sharding.EMBED)
-        self.input_projection = dense(c.width, (sharding.LATENT, sharding.EMBED), dtype)
+        positions = with_axes(embedding_init, axes.POSITIONS, axes.EMBED)
+        table = with_axes(modulation_init, axes.MODULATION, axes.EMBED)
+        self.input_projection = dense(c.width, (axes.LATENT, axes.EMBED), dtype)
         self.position_embedding = self.param("position_embedding", positions, (c.latent_tokens, c.width))
         self.time_embedding = TimeEmbedding(c.width, dtype)
-        self.condition_projection = dense(c.width, (sharding.EMBED, sharding.CONDITION), dtype)
+        self.condition_projection = dense(c.width, (axes.EMBED, axes.CONDITION), dtype)
         self.keys_values = nn.vmap(
             CrossKeysValues,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=None,
             axis_size=c.decoder_blocks,
-            metadata_params={nn.PARTITION_NAME: sharding.LAYERS},
+            metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(c.heads, dtype)
         in_axes = (0, nn.broadcast, nn.broadcast)
         blocks = stack(DecoderBlock, c.decoder_blocks, in_axes=in_axes, remat=c.remat, unroll=self.unroll)
@@ -113,7 +113,7 @@ class VelocityDecoder(nn.Module):
         self.output_norm = layer_norm(dtype, affine=False)
         self.output_modulation = self.param("output_modulation", table, (2, c.width))
         zeros = nn.initializers.zeros
-        self.output_projection = dense(c.latent_channels, (sharding.EMBED, sharding.LATENT), dtype, kernel_init=zeros)
+        self.output_projection = dense(c.latent_channels, (axes.EMBED, axes.LATENT), dtype, kernel_init=zeros)
 
     def condition(self, features: Array) -> KeysValues:
         """Semantic features [b, tokens, width] -> keys and values of every block, [blocks, b, tokens, heads, head_dim].
@@ -143,7 +143,7 @@ class VelocityDecoder(nn.Module):
         self._check(x_t, timesteps, keys_values, visible)
         conditions, inputs, tokens, _ = x_t.shape
         rows = conditions * inputs
-        embedding, shared = self.time_embedding(timesteps.reshape(rows), sharding.BATCH)
+        embedding, shared = self.time_embedding(timesteps.reshape(rows), axes.BATCH)
         mask = None if visible is None else np.repeat(visible, tokens, axis=0)
         x = self._embed(x_t.reshape(rows, tokens, c.latent_channels))
         x, _ = self.blocks(x, keys_values, shared, mask)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transdiff_jax import sharding
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.nn.attention import KeysValues, SelfAttention, block_causal_mask
 from transdiff_jax.nn.layers import Mlp, constrain_tokens, dense, embedding_init, layer_norm, with_axes
 from transdiff_jax.nn.patches import patchify
 from transdiff_jax.nn.stack import stack
+from transdiff_jax.parallel import axes
 
 Array = jax.Array
 
@@ -78,8 +78,8 @@ class SemanticEncoder(nn.Module):
         c = self.config
         dtype = jnp.dtype(c.dtype)
         tokens = c.semantic_tokens
-        tables, vector = (sharding.POSITIONS, sharding.EMBED), (sharding.EMBED,)
-        classes = with_axes(embedding_init, sharding.CLASSES, sharding.EMBED)
+        tables, vector = (axes.POSITIONS, axes.EMBED), (axes.EMBED,)
+        classes = with_axes(embedding_init, axes.CLASSES, axes.EMBED)
         positions = with_axes(embedding_init, *tables)
         self.class_embedding = self.param("class_embedding", classes, (c.num_classes, c.width))
         self.null_class = self.param("null_class", with_axes(embedding_init, *vector), (c.width,))
@@ -87,7 +87,7 @@ class SemanticEncoder(nn.Module):
         self.position_embedding = self.param("position_embedding", positions, (c.class_tokens + tokens, c.width))
         self.output_position_embedding = self.param("output_position_embedding", positions, (tokens, c.width))
         if c.num_images > 1:
-            self.reference_projection = dense(c.width, (sharding.LATENT, sharding.EMBED), dtype)
+            self.reference_projection = dense(c.width, (axes.LATENT, axes.EMBED), dtype)
         self.input_norm = layer_norm(dtype)
         self.output_norm = layer_norm(dtype)
         blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat, unroll=self.unroll)

@@ -1,1 +1,1 @@
-"""Network layers shared by the semantic encoder and the diffusion decoder."""
+"""Network layers that the semantic encoder and the diffusion decoder share."""

@@ -7,15 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from transdiff_jax import sharding
-from transdiff_jax.config import ModelConfig
-from transdiff_jax.errors import UserError
 from transdiff_jax.nn.layers import Dropout, dense
+from transdiff_jax.parallel import axes
 
 Array = jax.Array
-_HOPPER = 9.0  # compute capability
 
 
 class KeysValues(NamedTuple):
@@ -44,39 +40,6 @@ def block_causal_mask(block_sizes: tuple[int, ...]) -> np.ndarray:
     """
     block = np.repeat(np.arange(len(block_sizes)), block_sizes)
     return block[:, None] >= block[None, :]
-
-
-def check_implementation(model: ModelConfig, mesh: Mesh, *, training: bool) -> None:
-    """Raises a UserError, before anything is compiled, where a mesh cannot run the model's kind of attention.
-
-    What the configuration alone decides (dtype, size of a head) has been checked with it.
-    """
-    if model.attention == "xla":
-        return
-    platform = mesh.devices.flat[0].platform
-    if platform != "gpu":
-        raise UserError(
-            f'config.model.attention="cudnn" needs NVIDIA GPUs, and these devices are {platform}: set '
-            'config.model.attention="xla"'
-        )
-    if training and model.dropout > 0:
-        raise UserError(
-            f'config.model.attention="cudnn" has no dropout of attention weights: train with config.model.dropout=0 '
-            f'instead of {model.dropout}, or with config.model.attention="xla"'
-        )
-    size, capability = model.width // model.heads, mesh.devices.flat[0].compute_capability
-    if size > 128 and float(capability) < _HOPPER:
-        raise UserError(
-            f'config.model.attention="cudnn" takes heads of at most 128 on GPUs of compute capability {capability}, '
-            f'not config.model.width / config.model.heads = {size}; or set config.model.attention="xla"'
-        )
-    masked = model.num_images > 1
-    if training and masked and (model.class_tokens % 2 or model.semantic_tokens % 2):
-        raise UserError(
-            f'config.model.attention="cudnn" trains MRAR with even numbers of tokens, not config.model.class_tokens='
-            f"{model.class_tokens} and {model.semantic_tokens} semantic tokens; or set config.model.attention="
-            '"xla"'
-        )
 
 
 def attend(
@@ -151,12 +114,12 @@ def attend_pairs(query: Array, pair: GuidedPair, implementation: str = "xla") ->
 
 def _constrain_heads(x: Array) -> Array:
     """[b, tokens, heads, head_dim], split over rows and heads."""
-    return sharding.constrain(x, sharding.BATCH, None, sharding.HEADS, None)
+    return axes.constrain(x, axes.BATCH, None, axes.HEADS, None)
 
 
 def _project_heads(x: Array, width: int, dtype: jnp.dtype) -> Array:
-    axes = (sharding.HEADS, sharding.HEAD_DIM, sharding.EMBED)
-    return dense(width, axes, dtype, contract=2, name="output")(x)
+    names = (axes.HEADS, axes.HEAD_DIM, axes.EMBED)
+    return dense(width, names, dtype, contract=2, name="output")(x)
 
 
 class SelfAttention(nn.Module):
@@ -189,9 +152,9 @@ class SelfAttention(nn.Module):
         self, x: Array, mask: Array | np.ndarray | None, earlier: KeysValues | None
     ) -> tuple[Array, KeysValues]:
         width = x.shape[-1]
-        axes = (sharding.EMBED, sharding.QKV, sharding.HEADS, sharding.HEAD_DIM)
-        qkv = dense((3, self.heads, width // self.heads), axes, self.dtype, name="qkv")(x)
-        qkv = sharding.constrain(qkv, sharding.BATCH, None, None, sharding.HEADS, None)
+        names = (axes.EMBED, axes.QKV, axes.HEADS, axes.HEAD_DIM)
+        qkv = dense((3, self.heads, width // self.heads), names, self.dtype, name="qkv")(x)
+        qkv = axes.constrain(qkv, axes.BATCH, None, None, axes.HEADS, None)
         query, keys_values = qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
         if earlier is not None:
             keys_values = append_tokens(earlier, keys_values)
@@ -209,9 +172,9 @@ class CrossKeysValues(nn.Module):
     def __call__(self, condition: Array) -> KeysValues:
         """[b, tokens, width] -> keys and values [b, tokens, heads, head_dim]."""
         shape = (self.heads, condition.shape[-1] // self.heads)
-        axes = (sharding.EMBED, sharding.HEADS, sharding.HEAD_DIM)
-        key = dense(shape, axes, self.dtype, name="key")(condition)
-        value = dense(shape, axes, self.dtype, name="value")(condition)
+        names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
+        key = dense(shape, names, self.dtype, name="key")(condition)
+        value = dense(shape, names, self.dtype, name="value")(condition)
         return KeysValues(_constrain_heads(key), _constrain_heads(value))
 
 
@@ -227,8 +190,8 @@ class CrossAttention(nn.Module):
     def __call__(self, x: Array, keys_values: KeysValues | GuidedPair, mask: Array | np.ndarray | None = None) -> Array:
         """[b * r, q, width] attending to [b, k, heads, head_dim] as in `attend_rows`, or to a guided pair."""
         width = x.shape[-1]
-        axes = (sharding.EMBED, sharding.HEADS, sharding.HEAD_DIM)
-        query = dense((self.heads, width // self.heads), axes, self.dtype, name="query")(x)
+        names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
+        query = dense((self.heads, width // self.heads), names, self.dtype, name="query")(x)
         query = _constrain_heads(query)
         if isinstance(keys_values, GuidedPair):
             x = attend_pairs(query, keys_values, self.implementation)

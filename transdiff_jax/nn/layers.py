@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transdiff_jax import sharding
+from transdiff_jax.parallel import axes
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -68,8 +68,8 @@ def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None
         dtype=dtype,
         use_bias=affine,
         use_scale=affine,
-        scale_init=with_axes(nn.initializers.ones, sharding.NORM),
-        bias_init=with_axes(nn.initializers.zeros, sharding.NORM),
+        scale_init=with_axes(nn.initializers.ones, axes.NORM),
+        bias_init=with_axes(nn.initializers.zeros, axes.NORM),
         use_fast_variance=False,
         name=name,
     )
@@ -77,7 +77,7 @@ def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None
 
 def constrain_tokens(x: Array) -> Array:
     """[batch, ..., width], split over its rows alone."""
-    return sharding.constrain(x, sharding.BATCH, *[None] * (x.ndim - 1))
+    return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))
 
 
 class Dropout(nn.Module):
@@ -99,10 +99,10 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = dense(4 * self.width, (sharding.EMBED, sharding.MLP), self.dtype, name="up")(x)
-        x = sharding.constrain(x, sharding.BATCH, None, sharding.MLP)
+        x = dense(4 * self.width, (axes.EMBED, axes.MLP), self.dtype, name="up")(x)
+        x = axes.constrain(x, axes.BATCH, None, axes.MLP)
         x = Dropout(self.dropout)(nn.gelu(x, approximate=False))
-        x = dense(self.width, (sharding.MLP, sharding.EMBED), self.dtype, name="down")(x)
+        x = dense(self.width, (axes.MLP, axes.EMBED), self.dtype, name="down")(x)
         return Dropout(self.dropout)(x)
 
 
@@ -125,13 +125,13 @@ class TimeEmbedding(nn.Module):
         """Times [...] in [0, 1000]; `rows` is the logical name of their leading axis."""
 
         def constrain(x: Array) -> Array:
-            return sharding.constrain(x, rows, *[None] * (x.ndim - 1))
+            return axes.constrain(x, rows, *[None] * (x.ndim - 1))
 
         x = constrain(time_features(timesteps).astype(self.dtype))
-        x = constrain(dense(self.width, (sharding.TIME, sharding.EMBED), self.dtype, name="up")(x))
-        embedding = constrain(dense(self.width, (sharding.EMBED, sharding.TIME), self.dtype, name="down")(nn.silu(x)))
-        axes = (sharding.TIME, sharding.MODULATION, sharding.EMBED)
-        modulation = dense((6, self.width), axes, self.dtype, name="modulation")(nn.silu(embedding))
+        x = constrain(dense(self.width, (axes.TIME, axes.EMBED), self.dtype, name="up")(x))
+        embedding = constrain(dense(self.width, (axes.EMBED, axes.TIME), self.dtype, name="down")(nn.silu(x)))
+        names = (axes.TIME, axes.MODULATION, axes.EMBED)
+        modulation = dense((6, self.width), names, self.dtype, name="modulation")(nn.silu(embedding))
         return embedding, constrain(modulation)
 
 

@@ -1,4 +1,4 @@
-"""Square patches of a grid as channels, and back."""
+"""Grids, their square patches, and their rows of tokens."""
 
 import jax
 
@@ -35,3 +35,15 @@ def unpatchify(grid: Array, patch: int) -> Array:
     split = grid.reshape(*lead, rows, columns, channels, patch, patch)
     order = (*range(axis), axis, axis + 3, axis + 1, axis + 4, axis + 2)
     return split.transpose(order).reshape(*lead, rows * patch, columns * patch, channels)
+
+
+def latent_to_tokens(latents: Array) -> Array:
+    """[..., h, w, c] -> [..., h * w, c], row-major."""
+    *lead, height, width, channels = latents.shape
+    return latents.reshape(*lead, height * width, channels)
+
+
+def tokens_to_latent(tokens: Array, size: int) -> Array:
+    """[..., size * size, c] -> [..., size, size, c]."""
+    *lead, _, channels = tokens.shape
+    return tokens.reshape(*lead, size, size, channels)

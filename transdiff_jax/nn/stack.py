@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from transdiff_jax import sharding
+from transdiff_jax.parallel import axes
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -34,5 +34,5 @@ def stack(
         in_axes=in_axes,
         length=length,
         unroll=length if unroll else 1,
-        metadata_params={nn.PARTITION_NAME: sharding.LAYERS},
+        metadata_params={nn.PARTITION_NAME: axes.LAYERS},
     )

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.frozen_weights import read_note, restore_frozen, save_frozen
-from transdiff_jax.manifest import MANIFEST, sha256
+from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.storage.frozen_weights import read_note, restore_frozen, save_frozen
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 SIZES = "sizes.json"

@@ -1,1 +1,1 @@
-"""Training: optimizer, EMA, state, step, fine-tuning, and the loop around them."""
+"""Training a run: objective, state, step, averages, optimizer, fine-tuning, and the loop around them."""

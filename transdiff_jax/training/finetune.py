@@ -14,7 +14,7 @@ from absl import logging
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.transdiff import Params
+from transdiff_jax.model.params import Params
 from transdiff_jax.training.parameter_rules import path_name
 
 Array = jax.Array

@@ -19,23 +19,26 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
-from transdiff_jax.checkpoint import CheckpointStore, load_weights
+from transdiff_jax.checkpoints.record import NO_DATA, RunRecord
+from transdiff_jax.checkpoints.store import CheckpointStore
+from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import Config, ModelConfig
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
-from transdiff_jax.images import grid
-from transdiff_jax.run_record import NO_DATA, RunRecord
-from transdiff_jax.sampling import Sampler, make_sampler
+from transdiff_jax.images.grid import grid
+from transdiff_jax.model.params import init_sharded_params
+from transdiff_jax.parallel.arrays import from_whole, replicate, to_global
+from transdiff_jax.parallel.mesh import check_batch, make_mesh
+from transdiff_jax.sampling.sampler import Sampler, make_sampler
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer, periodic_actions
-from transdiff_jax.training.scores import TrainingScores
-from transdiff_jax.training.state import TrainState, abstract_state, create_state, init_sharded_params
+from transdiff_jax.training.state import TrainState, abstract_state, create_state
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
 from transdiff_jax.training.stop import StopRequest
+from transdiff_jax.training.training_scores import TrainingScores
 
 GRID_COLUMNS = 8
 
@@ -49,7 +52,7 @@ def train(config: Config, workdir: Path) -> None:
         UserError: the configuration, the data or the checkpoints do not fit each other, a save failed, or too many
             steps in a row were not finite.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     with contextlib.ExitStack() as stack:
         stop = StopRequest()
@@ -66,9 +69,9 @@ def train(config: Config, workdir: Path) -> None:
 def _check_batches(config: Config, mesh: Mesh) -> None:
     c = config.train
     name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
-    sharding.check_batch(c.batch_size // c.accumulation, mesh, name)
+    check_batch(c.batch_size // c.accumulation, mesh, name)
     if c.sample_every or config.eval.every:
-        sharding.check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
+        check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
 
 
 def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:
@@ -85,7 +88,7 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
         data.set_state(record.data)
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
         return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
-    params = init_sharded_params(config, mesh)
+    params = init_sharded_params(config.model, config.seed, mesh)
     if config.train.init_from:
         weights = load_weights(Path(config.train.init_from).expanduser(), mesh, kind=config.train.init_weights)
         logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
@@ -150,7 +153,7 @@ class _Run:
                 step += 1
                 batch = next(self.data)
                 indices = batch.pop("index")
-                state, metrics = train_step(state, sharding.to_global(batch, self.mesh))
+                state, metrics = train_step(state, to_global(batch, self.mesh))
                 self.watch.add(step, metrics, indices)
                 self.metrics.append(metrics)
                 progress(step)
@@ -217,8 +220,8 @@ class _Run:
         rows = min(self.config.model.num_classes, count // columns)
         labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
         indices = np.arange(count, dtype=np.int32)
-        batch = sharding.from_whole({"labels": labels, "indices": indices}, self.mesh)
-        seed = sharding.replicate(np.array(self.config.seed, np.int32), self.mesh)
+        batch = from_whole({"labels": labels, "indices": indices}, self.mesh)
+        seed = replicate(np.array(self.config.seed, np.int32), self.mesh)
         samples = self.sampler(state.ema[0], batch["labels"], seed, batch["indices"])
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transdiff_jax.processes import is_first
+from transdiff_jax.parallel.processes import is_first
 
 # clu imports TensorFlow for its own event writer, which this package neither needs nor installs; an empty module
 # under that name lets the rest of clu load.

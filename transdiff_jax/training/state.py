@@ -1,15 +1,15 @@
 """What a training step reads and writes, and nothing else."""
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from transdiff_jax import sharding
 from transdiff_jax.config import Config
-from transdiff_jax.model.transdiff import Params, init_params
+from transdiff_jax.model.mesh_checks import check_model
+from transdiff_jax.model.params import Params, init_params, init_sharded_params
+from transdiff_jax.parallel.arrays import abstract_arrays
 from transdiff_jax.training.optimizer import make_optimizer
 
 Array = jax.Array
@@ -42,25 +42,19 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     Raises:
         UserError: the mesh cannot split a parameter.
     """
-    sharding.check_model(config.model, mesh)
-    boxed = jax.eval_shape(lambda: new_state(init_params(config.model, config.seed), config))
-    shardings = sharding.tree_shardings(boxed, mesh)
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), nn.unbox(boxed), shardings
-    )
-
-
-def init_sharded_params(config: Config, mesh: Mesh) -> Params:
-    """Fresh parameters (unboxed), made where they belong."""
-    shardings = _shardings(config, mesh).params
-    return jax.jit(lambda: nn.unbox(init_params(config.model, config.seed)), out_shardings=shardings)()
+    check_model(config.model, mesh)
+    return abstract_arrays(jax.eval_shape(lambda: new_state(init_params(config.model, config.seed), config)), mesh)
 
 
 def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:
     """A sharded state with the given parameters (unboxed; their memory is taken over), or with fresh ones."""
     shardings = _shardings(config, mesh)
     # Adapted parameters may lie elsewhere; a donated argument must lie where its result does.
-    params = init_sharded_params(config, mesh) if params is None else jax.device_put(params, shardings.params)
+    params = (
+        init_sharded_params(config.model, config.seed, mesh)
+        if params is None
+        else jax.device_put(params, shardings.params)
+    )
     create = jax.jit(
         lambda p: new_state(p, config), in_shardings=(shardings.params,), out_shardings=shardings, donate_argnums=0
     )

@@ -8,12 +8,18 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from transdiff_jax import rng, sharding
+from transdiff_jax import rng
 from transdiff_jax.config import Config
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS
-from transdiff_jax.model.transdiff import LossDraws, Params, TransDiff, draw_loss, flow_matching_losses
-from transdiff_jax.nn.attention import check_implementation
-from transdiff_jax.tokenizer import Tokenizer, make_tokenizer
+from transdiff_jax.model.loss import LossDraws, draw_loss, flow_matching_losses
+from transdiff_jax.model.mesh_checks import check_implementation
+from transdiff_jax.model.params import Params
+from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.parallel import axes
+from transdiff_jax.parallel.arrays import batch_sharding, replicate, replicated
+from transdiff_jax.parallel.mesh import batch_shards
+from transdiff_jax.tokenizer.base import Tokenizer
+from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.training.ema import update_ema
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
@@ -121,7 +127,7 @@ def apply_gradients(
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
-    tokenizer = sharding.replicate(make_tokenizer(config, sharding.batch_shards(mesh)), mesh)
+    tokenizer = replicate(make_tokenizer(config, batch_shards(mesh)), mesh)
     jitted = jit_train_step(config, mesh)
     return lambda state, batch: jitted(state, batch, tokenizer)
 
@@ -134,7 +140,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
     """
     check_implementation(config.model, mesh, training=True)
     model = TransDiff(config.model)
-    everywhere = sharding.replicated(mesh)
+    everywhere = replicated(mesh)
 
     def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
@@ -143,7 +149,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
         latents = tokenizer.draw(moments, rng.key(config.seed, rng.POSTERIOR, state.step))
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
-        with sharding.over(mesh):
+        with axes.over(mesh):
             gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)
         state, more = apply_gradients(state, gradients, metrics["loss"], config)
         return state, metrics | more
@@ -151,7 +157,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(
         train_step,
-        in_shardings=(state_sharding, sharding.batch_sharding(mesh), everywhere),
+        in_shardings=(state_sharding, batch_sharding(mesh), everywhere),
         out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )

@@ -1,1 +1,1 @@
-"""Our code against tensors of the reference: what `cli.verify` and the parity tests both run."""
+"""Our code against tensors of the release."""

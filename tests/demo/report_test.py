@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.configs import tiny_config
+from transdiff_jax.checkpoints.weights import load_weights
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.demo.report import write_report
+from transdiff_jax.errors import UserError
+from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.request import SampleRequest, balanced_labels
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Both runs, barely trained, with ten samples of each class."""
+    folder = tmp_path_factory.mktemp("digits")
+    mesh = make_mesh(MeshConfig())
+    one_step = tiny_config(data={"directory": str(folder / "data")}, sampling={"steps": 2, "batch_size": 40})
+    mrar = tiny_config(
+        mrar=True,
+        data={"directory": str(folder / "data")},
+        sampling={"steps": 2, "batch_size": 40},
+        train={"init_from": str(folder / "one_step")},
+    )
+    for name, config in (("one_step", one_step), ("mrar", mrar)):
+        train(config, folder / name)
+        request = SampleRequest(tuple(balanced_labels(100, config.model)), seed=0, all_images=name == "mrar")
+        generate(load_weights(folder / name, mesh), request, folder / "samples" / name, mesh)
+    return folder
+
+
+def test_the_report_holds_scores_times_and_pictures(folder):
+    report = write_report(folder)
+    assert json.loads((folder / "report.json").read_text()) == report
+    for name in ("one_step", "mrar"):
+        scores = report[name]
+        assert scores["samples"] == 100
+        assert 0 <= scores["class_agreement"] < 0.6, "four steps teach nothing"
+        assert scores["frechet"] > 10 * report["real"]["frechet_floor"]
+        assert min(scores["train_seconds"], scores["sample_seconds"], scores["images_per_second"]) > 0
+    assert report["real"]["classifier_accuracy"] > 0.97
+    for picture in ("samples.png", "mrar_sequence.png", "loss.png"):
+        with Image.open(folder / picture) as image:
+            assert len(np.unique(np.asarray(image))) > 10
+
+
+@pytest.mark.parametrize("missing", ["samples/mrar/samples.json", "samples/one_step/images/000003.png"])
+def test_what_is_missing_is_named(folder, missing):
+    moved = folder / "moved"
+    (folder / missing).rename(moved)
+    with pytest.raises(UserError, match="holds no readable sample set"):
+        write_report(folder)
+    moved.rename(folder / missing)

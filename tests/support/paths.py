@@ -1,0 +1,8 @@
+"""Where the repository's files are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+CONFIGS = ROOT / "configs"
+LAUNCH = ROOT / "launch"

@@ -1,0 +1,91 @@
+"""How fast training rows come, beside how fast the training step takes them.
+
+Rows run through the training input as it is configured, from images or from cached latents, without a model.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax.benchmark.measuring import peak_memory, settings
+from transdiff_jax.benchmark.training_speed import timed_steps
+from transdiff_jax.config import Config
+from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.parallel.arrays import to_global
+from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.training.state import create_state
+from transdiff_jax.training.step import make_train_step
+
+WARM_UP_BATCHES = 2  # files are opened and threads started
+
+
+def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_train: bool) -> dict[str, Any]:
+    """One record of reading batches of `config.train.batch_size` rows.
+
+    Args:
+        config: data, and with `compare_train` model and training settings.
+        mesh: the devices.
+        repetitions: timed batches; rows that were read ahead before them count as read in them.
+        compare_train: also time so many training steps, with random weights and one batch that is read before.
+
+    Returns:
+        `records_per_second` of this process's input (a row of MRAR holds several records) and `seconds_per_batch`;
+        what is not measured is None. With `compare_train`, `images_per_second` and `seconds_per_step` of training,
+        and `input_share`: what the step needs of what the input gives, above 1 if it has to wait.
+    """
+    record = settings("data", config, mesh, config.train.batch_size) | _settings(config)
+    record |= _measure_input(config, repetitions)
+    measured: dict[str, Any] = {"input_share": None}
+    if compare_train:
+        check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
+        measured |= _measure_step(config, mesh, repetitions)
+        measured["input_share"] = record["seconds_per_batch"] / measured["seconds_per_step"]
+    return record | measured
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {
+        "num_images": config.model.num_images,
+        "source": config.data.source,
+        "read_threads": config.data.read_threads,
+        "workers": config.data.workers,
+        "data": dataclasses.asdict(config.data),
+    }
+
+
+def _read(config: Config, batches: int) -> tuple[dict[str, np.ndarray], float]:
+    """The last of some batches, and the seconds for all but the first ones."""
+    with tempfile.TemporaryDirectory() as reports, contextlib.closing(TrainingData(config, Path(reports))) as data:
+        for _ in range(WARM_UP_BATCHES):
+            batch = next(data)
+        started = time.monotonic()
+        for _ in range(batches):
+            batch = next(data)
+        return batch, time.monotonic() - started
+
+
+def _measure_input(config: Config, batches: int) -> dict[str, Any]:
+    batch, seconds = _read(config, batches)
+    return {"records_per_second": batches * batch["index"].size / seconds, "seconds_per_batch": seconds / batches}
+
+
+def _measure_step(config: Config, mesh: Mesh, repetitions: int) -> dict[str, Any]:
+    local, _ = _read(config, 0)
+    del local["index"]
+    batch = to_global(local, mesh)
+    state, step = create_state(config, mesh), make_train_step(config, mesh)
+    seconds = timed_steps(step, state, batch, 1 + repetitions)
+    typical = statistics.median(seconds[1:])
+    return {
+        "images_per_second": config.train.batch_size * config.model.num_images / typical,
+        "seconds_per_step": typical,
+        "peak_memory_bytes": peak_memory(mesh),
+        "compile_seconds": seconds[0] - typical,
+    }

@@ -1,0 +1,81 @@
+"""How fast images are scored: images per second from pixels on the host, which are digested too, to features there.
+
+Random weights and random pixels: no files are needed, and what pixels and weights are does not change the time.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax.evaluation.features import FeatureExtractor
+from transdiff_jax.evaluation.inception.network import param_shapes
+from transdiff_jax.evaluation.set_features import make_extractor
+
+_VARIANTS = 2  # batches of pixels that are scored in turns
+
+
+def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetitions: int) -> dict[str, Any]:
+    """One record of the features that scores are made of; reading image files is not in it.
+
+    Args:
+        mesh: the devices.
+        image_size: side of the square images, pixels.
+        batch_size: images at once, over all devices.
+        repetitions: timed batches, after one that is not; the median counts.
+
+    Raises:
+        UserError: the batch does not split evenly over the devices.
+    """
+    extractor = make_extractor(_random_params(), mesh, batch_size)
+    draw = np.random.default_rng(0)
+    batches = [draw.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8) for _ in range(_VARIANTS)]
+    started = time.monotonic()
+    _run(extractor, iter(batches[:1]))
+    first_seconds = time.monotonic() - started
+    seconds = list(_times(extractor, batches, repetitions))
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    per_batch = statistics.median(seconds)
+    return {
+        "what": "evaluate",
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "jax": jax.__version__,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "images": repetitions * batch_size,
+        "images_per_second": batch_size / per_batch,
+        "seconds_per_batch": per_batch,
+        "seconds": sum(seconds),
+        "compile_seconds": first_seconds - per_batch,
+        "peak_memory_bytes": stats.get("peak_bytes_in_use"),
+    }
+
+
+def _random_params() -> dict:
+    """Weights that keep activations finite: variances are one, and products small."""
+    draw = np.random.default_rng(0)
+
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key in ("scale", "variance"):
+            return np.ones(leaf.shape, np.float32)
+        return (draw.standard_normal(leaf.shape) / max(1, np.prod(leaf.shape[:-1])) ** 0.5).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, param_shapes())
+
+
+def _times(extractor: FeatureExtractor, batches: list[np.ndarray], repetitions: int) -> Iterator[float]:
+    """Seconds of each batch, one after the other."""
+    for repetition in range(repetitions):
+        started = time.monotonic()
+        _run(extractor, iter([batches[repetition % len(batches)]]))
+        yield time.monotonic() - started
+
+
+def _run(extractor: FeatureExtractor, batches: Iterator[np.ndarray]) -> None:
+    for _ in extractor(batches):
+        pass

@@ -1,0 +1,99 @@
+"""How fast a training step is: measured images per second, beside FLOPs counted by hand and a measured matmul peak.
+
+Random weights, random images (of the pixel tokenizer) or random cached moments (of KL-16, whose network is not run):
+no data is needed. What rematerialisation computes again does not count as useful work.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax.benchmark.flops import training_flops
+from transdiff_jax.benchmark.measuring import (
+    batch_shapes,
+    compile_program,
+    measure_peak,
+    peak_memory,
+    settings,
+    weightless_tokenizer,
+)
+from transdiff_jax.config import Config
+from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.training.state import TrainState, create_state
+from transdiff_jax.training.step import Batch, TrainStep, jit_train_step
+
+
+def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only: bool) -> dict[str, Any]:
+    """One record of training steps of `config.train.batch_size` rows.
+
+    Args:
+        config: model and training settings.
+        mesh: the devices.
+        repetitions: timed steps, after one that is not; the median counts.
+        flops_only: run nothing; measurements are None.
+
+    Raises:
+        UserError: the batch, or the model, does not divide over the mesh.
+    """
+    check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
+    record = settings("train", config, mesh, config.train.batch_size) | {
+        "accumulation": config.train.accumulation,
+        "pairs_per_latent": config.loss.pairs_per_latent,
+        "flops_per_image": flops_per_image(config),
+    }
+    return record if flops_only else record | _measure(config, mesh, repetitions, record["flops_per_image"])
+
+
+def flops_per_image(config: Config) -> float:
+    """Analytic FLOPs of a training step for each image, of which an MRAR row has several."""
+    row = training_flops(config.model, config.loss.pairs_per_latent, train_encoder=config.train.only == "all")
+    return row / config.model.num_images
+
+
+def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> dict[str, Any]:
+    state, batch, tokenizer = create_state(config, mesh), random_batch(config, mesh), weightless_tokenizer(config)
+    step = compile_program(jit_train_step(config, mesh), state, batch, tokenizer)
+    times = timed_steps(lambda state, batch: step.call(state, batch, tokenizer), state, batch, 1 + repetitions)
+    typical, peak = statistics.median(times[1:]), measure_peak(config.model.dtype)
+    images_per_second = config.train.batch_size * config.model.num_images / typical
+    return {
+        "images_per_second": images_per_second,
+        "seconds_per_step": typical,
+        "peak_flops": peak,
+        "mfu": flops * images_per_second / (peak * mesh.size),
+        "peak_memory_bytes": peak_memory(mesh),
+        "compiled_memory_bytes": step.memory_bytes,
+        "compile_seconds": step.compile_seconds,
+    }
+
+
+def timed_steps(step: TrainStep, state: TrainState, batch: Batch, count: int) -> list[float]:
+    """Seconds of each of some steps on the same batch; the state is donated."""
+    times = []
+    for _ in range(count):
+        started = time.monotonic()
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+        times.append(time.monotonic() - started)
+    return times
+
+
+def random_batch(config: Config, mesh: Mesh) -> Batch:
+    """A global batch of `batch_shapes`: labels in their range, all else uniform in [-1, 1]."""
+    shapes = batch_shapes(config, mesh)
+    shardings = {name: shape.sharding for name, shape in shapes.items()}
+
+    def draw() -> Batch:
+        batch = {
+            name: jax.random.uniform(jax.random.key(0), shape.shape, shape.dtype, -1)
+            for name, shape in shapes.items()
+            if shape.dtype != np.int32
+        }
+        label = shapes["label"]
+        return batch | {"label": jax.random.randint(jax.random.key(1), label.shape, 0, config.model.num_classes)}
+
+    return jax.jit(draw, out_shardings=shardings)()

@@ -1,0 +1,1 @@
+"""A run on disk: its checkpoints, which of them counts, its record, and its weights."""

@@ -1,0 +1,43 @@
+"""What a checkpoint holds beside the arrays."""
+
+import dataclasses
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from transdiff_jax.config import Config, make_config
+
+FOLDER = "checkpoints"  # of a workdir
+STATE, RUN = "state", "run"  # the two items of a step
+NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """Configuration, data state and training time; written and read as JSON."""
+
+    config: Config
+    data: dict[str, Any]  # state of the data iterator, or NO_DATA
+    train_seconds: float  # spent training up to this step, over all restarts
+    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value, the inverse of `from_json`."""
+        return {
+            "config": self.config.to_dict(),
+            "data": self.data,
+            "train_seconds": self.train_seconds,
+            "class_names": list(self.class_names),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunRecord":
+        """Raises a UserError if the configuration has fields that this version does not know."""
+        names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
+        return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
+
+
+def read_record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
+    """The record of a step."""
+    restored = manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))
+    return RunRecord.from_json(restored[RUN])

@@ -1,0 +1,165 @@
+"""Checkpoints: state, data iterator and configuration as one value, saved asynchronously, verified when read.
+
+A step's files are listed with their SHA-256 in a manifest that is committed together with them (array files carry no
+checksum of their own: a flipped bit would be read as another weight). What does not match its manifest is not used:
+restoring falls back to the newest intact step, and says so.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+
+from transdiff_jax.checkpoints import steps
+from transdiff_jax.checkpoints.record import FOLDER, RUN, STATE, RunRecord, read_record
+from transdiff_jax.errors import UserError
+from transdiff_jax.parallel.processes import do_in_first_process
+from transdiff_jax.storage.checksums import write_manifest
+from transdiff_jax.storage.files import lock
+
+LOCK = ".lock"
+State = TypeVar("State")  # a tree of arrays
+
+
+class _Manager(ocp.CheckpointManager):
+    """Saves when it is told to, and leaves asking JAX for a stop to `StopRequest`, whose numbers are not the steps."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """What Orbax waits in for other processes; in one of its threads that has met an error it raises that instead.
+
+    Orbax ends every save, a failed one too, with a barrier, which those that wait for the failed one never reach.
+    """
+    error = sys.exception()
+    if error is not None and threading.current_thread() is not threading.main_thread():
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `workdir`/checkpoints."""
+
+    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int = 0) -> None:
+        self.folder = workdir / FOLDER
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
+        self._lock: IO[str] | None = None  # held by the first process, for all
+        do_in_first_process(lambda: self._take_lock(workdir))
+        self._saving: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            keep_period=keep_every or None,
+            cleanup_tmp_directories=True,
+            # A network file system may show each process another list, and all must save the same steps.
+            single_host_load_and_broadcast=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier),
+        )
+        self._manager = _Manager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
+
+    def _take_lock(self, workdir: Path) -> None:
+        self._lock = lock(workdir / LOCK)
+
+    def _write_manifest(self) -> None:
+        """Runs in the first process when the files of all are complete, before the rename that commits them."""
+        (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        write_manifest(folder)
+
+    def newest_intact(self) -> int | None:
+        """The step to resume from, or None for a run without checkpoints; the same in all processes.
+
+        Damaged steps newer than it are moved to `workdir`/damaged, so that the run can save them again.
+
+        Raises:
+            UserError: there are steps, but all are damaged.
+        """
+        step = steps.agreed(lambda: steps.to_resume(self.folder))
+        self._manager.reload()
+        return step
+
+    def read_record(self, step: int) -> RunRecord:
+        """Configuration and data state of a step."""
+        return read_record(self._manager, step)
+
+    def read_state(self, step: int, abstract: State) -> State:
+        """The arrays of a step, with the shapes, dtypes and shardings of `abstract`."""
+        args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(abstract)})
+        return self._manager.restore(step, args=args)[STATE]
+
+    def save(self, step: int, state: Any, record: RunRecord) -> None:
+        """Starts saving a step; waits only for the previous save and for the copy to host memory.
+
+        Raises:
+            UserError: this or the previous save cannot be written.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            return  # a run that is stopped right after a save asks for the same step again
+        self._saving = step
+        do_in_first_process(lambda: self._check_space(state))
+        with self._write_errors():
+            args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
+            written = self._manager.save(step, args=ocp.args.Composite(**args))
+        if not written:
+            raise self._not_written(f"step {self._manager.latest_step()} is there and not older")
+
+    def _check_space(self, state: Any) -> None:
+        """Raises a UserError where the disk cannot take the step, before anything is written."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise self._not_written(f"it takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free")
+
+    def _not_written(self, reason: str) -> UserError:
+        kept = steps.saved_steps(self.folder)
+        return UserError(
+            f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); free space or fix "
+            f"permissions and start again: steps {kept} are kept"
+        )
+
+    def wait(self) -> None:
+        """Returns when the save in progress, if any, is committed; raises like `save`."""
+        with self._write_errors():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of a device, or of another process that ended: not of the disk
+        except Exception as error:
+            if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
+                raise error.__cause__ from None  # Orbax calls it a timeout, however soon another process ended
+            # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise self._not_written(reason) from error
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def close(self) -> None:
+        """Waits for the save in progress and releases the manager's threads."""
+        with self._write_errors():
+            self._manager.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes, but after an error in a job of several processes: a save in progress would wait for the others."""
+        if kind is None or jax.process_count() == 1:
+            self.close()

@@ -1,0 +1,91 @@
+"""MRAR index files: JSON lines of groups, as in the release; reading and writing them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from transdiff_jax.data.latents.source import LatentSource
+from transdiff_jax.data.shared_arrays import SharedArrays
+from transdiff_jax.data.sources.base import Labelled
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import atomic_path, write_errors
+
+Array = jax.Array
+
+
+def write_index(source: LatentSource, path: Path, groups: Iterator[np.ndarray]) -> int:
+    """Writes groups, each the record indices [num_images] of a sequence in order, and returns their number."""
+    count = 0
+    with write_errors(path), atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for members in groups:
+            file.write(json.dumps(_line(source, members.tolist())) + "\n")
+            count += 1
+    return count
+
+
+def _line(source: LatentSource, members: list[int]) -> dict[str, str | list[str]]:
+    """As in the release where ids begin with a folder that all share: it stands for the class."""
+    ids = [source.id(index) for index in members]
+    folders = {name.partition("/")[0] for name in ids}
+    if len(folders) == 1 and all("/" in name for name in ids):
+        return {"cate": folders.pop(), "files": [name.partition("/")[2] for name in ids]}
+    return {"cate": source.class_names[source.label(members[-1])], "files": ids}
+
+
+class IndexedGroups:
+    """The groups of an index file: JSON lines {"cate": class, "files": [image, ...]}, as the release has them.
+
+    An image is named by the id of its record ("n01440764/n01440764_10026.JPEG"), or without the class before it.
+
+    Raises:
+        UserError: the file cannot be read; a line is no group, has other than `num_images` files, names one that the
+            source does not have, or files of several classes.
+    """
+
+    def __init__(self, path: Path, source: Labelled, num_images: int) -> None:
+        self._shared = SharedArrays(np.stack(list(_read_index(path, source, num_images))))
+
+    def __len__(self) -> int:
+        return len(self._shared.arrays[0])
+
+    def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
+        """See `Groups`; nothing is drawn."""
+        del generator
+        return np.array(self._shared.arrays[0][row])
+
+
+def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.ndarray]:
+    labels, ids = source.labels_and_ids()
+    records = {name: index for index, name in enumerate(ids)}
+    count = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    count += 1
+                    yield _parse_group(f"{path}, line {number}", line, records, labels, num_images)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(f"config.data.groups names the index {path}, which cannot be read: {reason}") from None
+    if not count:
+        raise UserError(f"config.data.groups names the index {path}, which holds no groups")
+
+
+def _parse_group(place: str, line: str, records: dict[str, int], labels: np.ndarray, num_images: int) -> np.ndarray:
+    try:
+        group = json.loads(line)
+        category, files = str(group["cate"]), [str(name) for name in group["files"]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{place}: must be a group such as {{"cate": "n01440764", "files": ["a.JPEG", …]}}') from None
+    if len(files) != num_images:
+        raise UserError(f"{place}: {len(files)} files, but config.model.num_images={num_images}")
+    found = [records.get(f"{category}/{name}", records.get(name)) for name in files]
+    if None in found:
+        raise UserError(f"{place}: config.data.source has no record {category}/{files[found.index(None)]}")
+    members = np.array(found, np.int64)
+    if len(set(labels[members].tolist())) > 1:
+        raise UserError(f"{place}: the files are of classes {labels[members].tolist()}, but a group is of one class")
+    return members

@@ -1,0 +1,1 @@
+"""Cached latents: the folder's format, the job that makes it, and reading it."""

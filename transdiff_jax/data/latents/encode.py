@@ -1,0 +1,207 @@
+"""Cached latents: the moments of every image of a source, encoded once, on whatever devices and processes there are.
+
+Each process encodes whole files of records on its own devices, so that none waits for another. A batch is made of
+records of one file alone: what is in a file depends neither on what was there before nor on which process makes it,
+and a job that was interrupted ends with the bytes of an undisturbed one. Files and folder are in data/latent_job.py.
+"""
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from transdiff_jax.config import Config, DataConfig, MeshConfig
+from transdiff_jax.config.schema import LATENTS_PREFIX
+from transdiff_jax.data.image_batches import ImageBatch, read_batches
+from transdiff_jax.data.latents.format import LatentSettings, Manifest, read_manifest
+from transdiff_jax.data.latents.job import LatentJob, ShardContent
+from transdiff_jax.data.sources.base import Source
+from transdiff_jax.data.sources.open import open_source
+from transdiff_jax.errors import UserError
+from transdiff_jax.parallel.arrays import batch_sharding, replicated
+from transdiff_jax.parallel.lookahead import dispatched
+from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.tokenizer.kl16 import LOG_VARIANCE_RANGE, Kl16Tokenizer
+from transdiff_jax.tokenizer.kl16_weights import weights_digest
+from transdiff_jax.tokenizer.make import make_tokenizer
+
+Array = jax.Array
+Encoded = tuple[Array, Array] | None  # moments [b, 2, h, w, 2c] and whether they are finite [b], of a batch with images
+Encode = Callable[[np.ndarray], Encoded]
+
+SHARD_RECORDS = 4096  # of ImageNet's 256x256 latents: 313 files of 134 MB
+LOG_SECONDS = 5.0
+
+
+def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_records: int = SHARD_RECORDS) -> Manifest:
+    """Encodes all that is missing in `out`; every process of the job calls it, and all see the folder.
+
+    Args:
+        config: `data` names the images and their transform, `tokenizer` the weights; of each device's images,
+            `tokenizer.slice_size` are encoded at once.
+        out: the folder; see data/latent_format.py.
+        dtype: of the records, float16 or bfloat16.
+        shard_records: records of the source that go into one file.
+
+    Returns:
+        The manifest of the complete folder.
+
+    Raises:
+        UserError: settings that cannot be cached, a folder that cannot be used or holds latents of other settings, too
+            many unreadable images, moments that the dtype cannot hold, files that cannot be written. Where it is
+            another process that fails, this one may be ended by JAX.
+    """
+    _check_config(config)
+    tokenizer = make_tokenizer(config)
+    source = open_source(config.data)
+    settings = _settings(config, tokenizer, source, dtype, shard_records)
+    job = LatentJob(out, settings)
+    try:
+        missing = in_first_process(job.open, settings.num_shards)
+        own = np.flatnonzero(missing)[jax.process_index() :: jax.process_count()].tolist()
+        _encode_shards(config, tokenizer, source, job, settings, own)
+        multihost_utils.sync_global_devices("all latents are written")
+        do_in_first_process(functools.partial(_finish, config, job, len(source)))
+    finally:
+        job.close()
+    manifest = read_manifest(out)
+    logging.info("%d records are in %s, %d were unreadable", manifest.records, out, len(manifest.skipped))
+    return manifest
+
+
+def _check_config(config: Config) -> None:
+    data, kind = config.data, config.tokenizer.kind
+    if kind != "kl16":
+        raise UserError(
+            f"config.tokenizer.kind={kind!r}: only latents of kl16 take time to make, nothing is to be cached"
+        )
+    if data.source.startswith(LATENTS_PREFIX):
+        raise UserError(f"config.data.source={data.source!r} holds latents already: name the images")
+    if data.crop == "random":
+        raise UserError(
+            "config.data.crop='random' differs from epoch to epoch and cannot be cached: use --config.data.crop=center"
+        )
+
+
+def _settings(
+    config: Config, tokenizer: Kl16Tokenizer, source: Source, dtype: str, shard_records: int
+) -> LatentSettings:
+    side = config.data.image_size // tokenizer.config.factor
+    return LatentSettings(
+        source=config.data.source,
+        split=config.data.split,
+        source_records=len(source),
+        crop=config.data.crop,
+        image_size=config.data.image_size,
+        tokenizer_sha256=weights_digest(config.tokenizer.weights),
+        tokenizer_dtype=config.tokenizer.dtype,
+        dtype=dtype,
+        shape=(2, side, side, 2 * tokenizer.config.latent_channels),
+        class_names=source.class_names,
+        shard_records=shard_records,
+    )
+
+
+def _finish(config: Config, job: LatentJob, total: int) -> None:
+    _check_unreadable(job.skipped(), total, config.data)
+    job.finish()
+
+
+def _check_unreadable(skipped: int, total: int, config: DataConfig) -> None:
+    if skipped > config.max_unreadable * total:
+        raise UserError(
+            f"{skipped} of the {total} records of config.data.source={config.source!r} are unreadable so far, more "
+            f"than config.data.max_unreadable={config.max_unreadable} allows: mend them (they are named above)"
+        )
+
+
+def _encode_shards(
+    config: Config,
+    tokenizer: Kl16Tokenizer,
+    source: Source,
+    job: LatentJob,
+    settings: LatentSettings,
+    shards: list[int],
+) -> None:
+    """Makes files of records on this process's devices."""
+    mesh = make_mesh(MeshConfig(), jax.local_devices())
+    size = config.tokenizer.slice_size * mesh.size
+    progress = _Progress(sum(len(settings.source_range(shard)) for shard in shards))
+    images = read_batches(source, config.data, {shard: settings.source_range(shard) for shard in shards}, size)
+    encode = _encoder(tokenizer, size, settings.dtype, mesh)
+    batches = dispatched(images, lambda batch: None if batch.images is None else encode(batch.images))
+    skipped = 0
+    with contextlib.closing(images):
+        for shard, group in itertools.groupby(batches, key=lambda item: item[0].number):
+            with job.write_shard(shard) as content:
+                for batch, encoded in group:
+                    _add(content, batch, encoded, settings.dtype)
+                    skipped += len(batch.skipped)
+                    _check_unreadable(skipped, len(source), config.data)
+                    progress.add(len(batch.ids) + len(batch.skipped))
+    progress.end()
+
+
+def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str) -> None:
+    """Writes what a batch gave; waits for the device."""
+    content.skipped.extend(batch.skipped)
+    if encoded is None:
+        return
+    moments, finite = (np.asarray(array) for array in encoded)
+    for name, label, record, fine in zip(batch.ids, batch.labels, moments, finite, strict=False):
+        if not fine:
+            raise UserError(
+                f"the moments of record {name} are not finite in {dtype}: use --dtype=bfloat16, or compute in "
+                "--config.tokenizer.dtype=float32"
+            )
+        content.add(record, label, name)
+
+
+def _encoder(tokenizer: Kl16Tokenizer, size: int, dtype: str, mesh: Mesh) -> Encode:
+    """The jitted encoder of `size` images at a time."""
+    rows, everywhere = batch_sharding(mesh), replicated(mesh)
+    weights = jax.device_put(tokenizer.replace(slice_size=size), everywhere)
+
+    @functools.partial(jax.jit, in_shardings=(everywhere, rows), out_shardings=rows)
+    def encode(tokenizer: Kl16Tokenizer, images: Array) -> tuple[Array, Array]:
+        both = jnp.stack([tokenizer.moments(images), tokenizer.moments(images[:, :, ::-1])], axis=1)
+        mean, log_variance = jnp.split(both, 2, axis=-1)
+        # The posterior clamps in any case; here it keeps float16 from overflowing.
+        stored = jnp.concatenate([mean, jnp.clip(log_variance, *LOG_VARIANCE_RANGE)], axis=-1).astype(dtype)
+        return stored, jnp.isfinite(stored).all(axis=(1, 2, 3, 4))
+
+    return lambda images: encode(weights, jax.device_put(images, rows))
+
+
+class _Progress:
+    """Images/s and the time that remains, on the console."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._started = self._reported = time.monotonic()
+
+    def add(self, images: int) -> None:
+        """Notes finished images."""
+        self._done += images
+        now = time.monotonic()
+        if now - self._reported > LOG_SECONDS:
+            self._reported = now
+            rate = self._done / (now - self._started)
+            remaining = (self._total - self._done) / rate
+            logging.info("cached %d of %d, %.1f images/s, ETA %.0f s", self._done, self._total, rate, remaining)
+
+    def end(self) -> None:
+        """Says how fast it was."""
+        if self._done:
+            rate = self._done / (time.monotonic() - self._started)
+            logging.info("%d images, %.1f images/s (with compilation)", self._done, rate)

@@ -1,0 +1,241 @@
+"""A folder of cached latents: its files, and the manifest that says what they are and what they were made from.
+
+    latents-00007-of-00032.array_record   records: the moments of both flips, [2, h, w, 2c], raw little-endian floats
+    labels.npy                            class of each record, int32 [records]
+    ids.json.gz                           id of each record in the source, a list of strings
+    manifest.json                         settings, sizes, and the SHA-256 of all files, its own content included
+
+Moments are what the tokenizer gives, unscaled: means, then log-variances (clamped to the range that the posterior
+knows); flip 0 is the image, flip 1 its mirror image. Records are in the source's order, without the unreadable ones.
+A record is a chunk of its own and is not compressed: reading one costs a copy and a checksum.
+"""
+
+import concurrent.futures
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.storage.files import write_bytes, write_json
+
+FORMAT = 1
+LABELS, IDS = "labels.npy", "ids.json.gz"
+WRITER_OPTIONS = "group_size:1,uncompressed"
+DIGEST = "sha256"  # of the rest of a sealed file
+THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSettings:
+    """What decides the content of a folder."""
+
+    source: str  # config.data.source
+    split: str
+    source_records: int
+    crop: str
+    image_size: int
+    tokenizer_sha256: str  # of the manifest of the weights' folder
+    tokenizer_dtype: str  # that the encoder computed in
+    dtype: str  # of the records: float16 or bfloat16
+    shape: tuple[int, ...]  # of a record: (2, h, w, 2c)
+    class_names: tuple[str, ...]
+    shard_records: int  # records of the source that a file is made from; the last has fewer
+    format: int = FORMAT
+
+    @property
+    def num_shards(self) -> int:
+        """How many files of records there are."""
+        return -(-self.source_records // self.shard_records)
+
+    @property
+    def record_dtype(self) -> np.dtype:
+        """NumPy's type of a record's numbers."""
+        return jnp.dtype(self.dtype)
+
+    def source_range(self, shard: int) -> range:
+        """The records of the source that a file is made from."""
+        first = shard * self.shard_records
+        return range(first, min(first + self.shard_records, self.source_records))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of records, as it was written."""
+
+    records: int
+    bytes: int
+    sha256: str
+    skipped: tuple[str, ...]  # ids of the unreadable records of its range
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What manifest.json says."""
+
+    settings: LatentSettings
+    shards: tuple[Shard, ...]
+    labels_sha256: str
+    ids_sha256: str
+
+    @property
+    def records(self) -> int:
+        """Over all files."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Ids of the unreadable records, in order."""
+        return [name for shard in self.shards for name in shard.skipped]
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """The name of a file of records."""
+    return f"latents-{shard:05d}-of-{num_shards:05d}.array_record"
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON that holds the digest of itself, atomically."""
+    write_json(path, {DIGEST: _digest(value), **value})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        ValueError: it is not as it was written.
+        OSError: it cannot be read.
+    """
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict) or value.pop(DIGEST, None) != _digest(value):
+        raise ValueError("its content does not match its own digest")
+    return value
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def settings_from(value: dict[str, Any]) -> LatentSettings:
+    """Settings out of JSON."""
+    return LatentSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+
+
+def write_manifest(
+    folder: Path, settings: LatentSettings, shards: list[Shard], labels: list[int], ids: list[str]
+) -> None:
+    """Writes labels and ids, and last the manifest: with it the folder is complete."""
+    array = io.BytesIO()
+    np.save(array, np.array(labels, np.int32))
+    digests = {}
+    # Without a time of writing, so that the same ids are the same bytes.
+    for name, data in ((LABELS, array.getvalue()), (IDS, gzip.compress(json.dumps(ids).encode(), mtime=0))):
+        write_bytes(folder / name, data)
+        digests[name] = hashlib.sha256(data).hexdigest()
+    manifest = Manifest(settings, tuple(shards), digests[LABELS], digests[IDS])
+    counts = {"records": manifest.records, "skipped": len(manifest.skipped)}
+    write_sealed(folder / MANIFEST, counts | dataclasses.asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete folder.
+
+    Raises:
+        UserError: there is none, or it is not as it was written, or it is of another version of this code.
+    """
+    path = folder / MANIFEST
+    try:
+        value = read_sealed(path)
+    except OSError as error:
+        raise UserError(
+            f"{folder} holds no complete set of cached latents ({path.name}: {error.strerror}): make one with "
+            f"cli.cache_latents --out={folder}"
+        ) from None
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+    version = value.get("settings", {}).get("format")
+    if version != FORMAT:
+        raise UserError(f"{path} is of format {version}, but this version reads format {FORMAT}: make the folder again")
+    shards = tuple(Shard(**shard | {"skipped": tuple(shard["skipped"])}) for shard in value["shards"])
+    return Manifest(settings_from(value["settings"]), shards, value["labels_sha256"], value["ids_sha256"])
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error of a file of a folder that is not as it was written."""
+    remedy = (
+        f"cli.cache_latents --out={path.parent}, with the settings of the first time, makes it again"
+        if path.suffix == ".array_record"
+        else f"delete {path.parent} and make it again with cli.cache_latents"
+    )
+    return UserError(f"{path} is damaged ({reason}): {remedy}")
+
+
+def read_digested(path: Path, digest: str) -> bytes:
+    """A small file whose SHA-256 is known.
+
+    Raises:
+        UserError: it is not there, or not as it was written.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, str(error.strerror)) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise damaged(path, "its SHA-256 is not the manifest's")
+    return data
+
+
+def read_labels(folder: Path, manifest: Manifest) -> np.ndarray:
+    """Class of every record, int32 [records]; errors of `read_digested`."""
+    return np.load(io.BytesIO(read_digested(folder / LABELS, manifest.labels_sha256)))
+
+
+def read_ids(folder: Path, manifest: Manifest) -> list[str]:
+    """Id of every record in the source; errors of `read_digested`."""
+    return json.loads(gzip.decompress(read_digested(folder / IDS, manifest.ids_sha256)))
+
+
+def check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Raises a UserError if a file of records is missing or has another size; reads none of them."""
+    for index, shard in enumerate(manifest.shards):
+        path = folder / shard_name(index, len(manifest.shards))
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            raise damaged(path, "missing" if size is None else f"{size} bytes instead of {shard.bytes}")
+
+
+def intact(folder: Path, digests: dict[int, str], num_shards: int) -> set[int]:
+    """Of files of records with the digests that they should have, those that have them; reads all of them."""
+
+    def is_intact(shard: int) -> bool:
+        path = folder / shard_name(shard, num_shards)
+        return path.is_file() and sha256(path) == digests[shard]
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        return {shard for shard, fine in zip(digests, pool.map(is_intact, digests), strict=True) if fine}
+
+
+def check_all(folder: Path) -> Manifest:
+    """Reads every byte of a folder and returns its manifest.
+
+    Raises:
+        UserError: a file is not as it was written; the first such is named.
+    """
+    manifest = read_manifest(folder)
+    read_labels(folder, manifest)
+    read_ids(folder, manifest)
+    check_sizes(folder, manifest)
+    digests = {index: shard.sha256 for index, shard in enumerate(manifest.shards)}
+    bad = sorted(digests.keys() - intact(folder, digests, len(digests)))
+    if bad:
+        path = folder / shard_name(bad[0], len(digests))
+        more = f", as in {len(bad) - 1} more file(s)" if len(bad) > 1 else ""
+        raise damaged(path, f"its SHA-256 is not the manifest's{more}")
+    return manifest

@@ -1,0 +1,221 @@
+"""A folder of latents that is being made: which files are there and intact, and how a new one comes to be.
+
+    progress/settings.json   what the job makes, so that no other goes on with it
+    progress/00007.json      written after file 7 has its name: its digest, labels and ids
+
+A file of records exists whole or not at all, and counts if its digest is the one noted. When all are there, labels,
+ids and the manifest are written, and progress/ is removed.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from transdiff_jax.data.latents.format import (
+    LABELS,
+    WRITER_OPTIONS,
+    LatentSettings,
+    Manifest,
+    Shard,
+    intact,
+    read_ids,
+    read_labels,
+    read_manifest,
+    read_sealed,
+    settings_from,
+    shard_name,
+    write_manifest,
+    write_sealed,
+)
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.storage.files import atomic_path, lock, remove_temporaries, write_errors
+
+PROGRESS, SETTINGS, LOCK = "progress", "settings.json", ".lock"
+
+
+@dataclasses.dataclass
+class ShardContent:
+    """What goes into one file of records."""
+
+    path: Path
+    writer: ArrayRecordWriter
+    labels: list[int] = dataclasses.field(default_factory=list)
+    ids: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)  # ids of unreadable records
+
+    def add(self, moments: np.ndarray, label: int, name: str) -> None:
+        """Appends one record, [2, h, w, 2c]."""
+        with _write_errors(self.path):
+            self.writer.write(moments.tobytes())
+        self.labels.append(label)
+        self.ids.append(name)
+
+
+class LatentJob:
+    """The folder; one process opens and finishes it, and all write files into it."""
+
+    def __init__(self, folder: Path, settings: LatentSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._lock: IO[str] | None = None
+
+    def open(self) -> np.ndarray:
+        """Creates the folder or goes on with it, and holds it until `close`.
+
+        Returns:
+            Whether each file of records is missing, bool [num_shards].
+
+        Raises:
+            UserError: a folder that cannot be used, is in use, or holds something else.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._check_is_ours()
+            self._lock = lock(self._folder / LOCK)
+            for folder in (self._folder, self._folder / PROGRESS):
+                remove_temporaries(folder)
+            self._check_settings()
+            done = self._intact_shards()
+        except OSError as error:
+            raise UserError(f"--out={self._folder} cannot be used: {error}") from None
+        return np.array([shard not in done for shard in range(self._settings.num_shards)], bool)
+
+    def close(self) -> None:
+        """Lets another process have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    @contextlib.contextmanager
+    def write_shard(self, shard: int) -> Iterator[ShardContent]:
+        """A new file of records: what the block adds; nothing if it raises.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        path = self._path(shard)
+        with atomic_path(path) as temporary:
+            content = ShardContent(path, ArrayRecordWriter(str(temporary), WRITER_OPTIONS))
+            try:
+                yield content
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    content.writer.close()
+                raise
+            with _write_errors(path):
+                content.writer.close()
+                digest = sha256(temporary)
+            written = Shard(len(content.labels), temporary.stat().st_size, digest, tuple(content.skipped))
+        with write_errors(self._progress(shard)):
+            self._note(shard, written, content.labels, content.ids)
+
+    def finish(self) -> Manifest:
+        """Completes the folder when all files of records are there.
+
+        Raises:
+            UserError: a file is missing after all, or something cannot be written.
+        """
+        if not (self._folder / MANIFEST).exists():
+            notes = [self._read_note(shard) for shard in range(self._settings.num_shards)]
+            if None in notes:
+                raise UserError(f"{self._path(notes.index(None))} is missing: run the command again")
+            shards, labels, ids = zip(*notes, strict=True)
+            together = [list(itertools.chain.from_iterable(lists)) for lists in (labels, ids)]
+            with write_errors(self._folder / MANIFEST):
+                write_manifest(self._folder, self._settings, list(shards), *together)
+        shutil.rmtree(self._folder / PROGRESS, ignore_errors=True)
+        return read_manifest(self._folder)
+
+    def skipped(self) -> int:
+        """Unreadable records met so far, by all processes."""
+        notes = map(self._read_note, range(self._settings.num_shards))
+        return sum(len(note[0].skipped) for note in notes if note is not None)
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / shard_name(shard, self._settings.num_shards)
+
+    def _progress(self, shard: int) -> Path:
+        return self._folder / PROGRESS / f"{shard:05d}.json"
+
+    def _check_is_ours(self) -> None:
+        others = sorted(path.name for path in self._folder.iterdir())
+        if others and not {PROGRESS, LOCK, LABELS} & set(others):
+            raise UserError(f"--out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
+
+    def _check_settings(self) -> None:
+        """Refuses a folder of other settings, or notes these in an empty one."""
+        noted = self._folder / PROGRESS / SETTINGS
+        if (self._folder / MANIFEST).exists():
+            found = read_manifest(self._folder).settings
+        elif noted.exists():
+            try:
+                found = settings_from(read_sealed(noted))
+            except ValueError as error:
+                raise UserError(f"{noted} is damaged ({error}): delete {self._folder} and start anew") from None
+        else:
+            found = self._settings
+        differing = [
+            f"{field.name}={getattr(found, field.name)}"
+            for field in dataclasses.fields(LatentSettings)
+            if getattr(found, field.name) != getattr(self._settings, field.name)
+        ]
+        if differing:
+            raise UserError(
+                f"--out={self._folder} holds latents made with {', '.join(differing)}; choose another folder"
+            )
+        noted.parent.mkdir(exist_ok=True)
+        write_sealed(noted, dataclasses.asdict(self._settings))
+
+    def _intact_shards(self) -> set[int]:
+        """The files that need not be made. A complete folder in which one is damaged becomes an incomplete one."""
+        complete = (self._folder / MANIFEST).exists()
+        if complete:
+            self._notes_of_complete()
+        notes = {shard: self._read_note(shard) for shard in range(self._settings.num_shards)}
+        digests = {shard: note[0].sha256 for shard, note in notes.items() if note is not None}
+        done = intact(self._folder, digests, self._settings.num_shards)
+        if len(done) < len(digests):
+            logging.warning("%d files of %s have changed or are gone", len(digests) - len(done), self._folder)
+        if complete and len(done) < self._settings.num_shards:
+            (self._folder / MANIFEST).unlink()
+        return done
+
+    def _notes_of_complete(self) -> None:
+        """Takes a complete folder back to the notes that it was completed from."""
+        manifest = read_manifest(self._folder)
+        first = 0
+        labels, ids = read_labels(self._folder, manifest).tolist(), read_ids(self._folder, manifest)
+        for index, shard in enumerate(manifest.shards):
+            rows = slice(first, first + shard.records)
+            self._note(index, shard, labels[rows], ids[rows])
+            first += shard.records
+
+    def _note(self, shard: int, written: Shard, labels: list[int], ids: list[str]) -> None:
+        write_sealed(self._progress(shard), {"shard": dataclasses.asdict(written), "labels": labels, "ids": ids})
+
+    def _read_note(self, shard: int) -> tuple[Shard, list[int], list[str]] | None:
+        try:
+            value = read_sealed(self._progress(shard))
+        except (OSError, ValueError):  # not written, or cut short: the file is made again
+            return None
+        written = Shard(**value["shard"] | {"skipped": tuple(value["shard"]["skipped"])})
+        return written, value["labels"], value["ids"]
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """`write_errors` for ArrayRecord, which tells of the file system by RuntimeError."""
+    with write_errors(path):
+        try:
+            yield
+        except RuntimeError as error:
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error

@@ -1,0 +1,48 @@
+"""From the name of a source in the configuration to its records."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
+
+from transdiff_jax.config import DataConfig
+from transdiff_jax.config.schema import FOLDER_PREFIX, TFDS_PREFIX
+from transdiff_jax.data.sources.base import Source
+from transdiff_jax.data.sources.digits import prepare_digits
+from transdiff_jax.data.sources.folder import FolderSource
+from transdiff_jax.data.sources.tfds import TfdsSource, damaged
+from transdiff_jax.errors import UserError
+
+
+def open_source(config: DataConfig) -> Source:
+    """The records that a configuration names.
+
+    Raises:
+        UserError: the folder, the dataset or its split does not exist, is not prepared, or cannot be used.
+    """
+    if config.source.startswith(FOLDER_PREFIX):
+        return FolderSource(Path(config.source.removeprefix(FOLDER_PREFIX)).expanduser(), config.image_channels)
+    directory = Path(config.directory).expanduser()
+    try:
+        if config.source == "digits":
+            builder = prepare_digits(str(directory))
+        else:
+            builder = _prepared_builder(config.source.removeprefix(TFDS_PREFIX), directory)
+        return TfdsSource(builder, config.split, config.image_channels)
+    except OSError as error:
+        raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
+    except (ParseError, AssertionError, RuntimeError) as error:  # what TFDS raises for files that make no sense to it
+        raise damaged(directory, error) from None
+
+
+def _prepared_builder(name: str, directory: Path) -> tfds.core.DatasetBuilder:
+    try:
+        builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"config.data.source='{TFDS_PREFIX}{name}': TFDS knows no dataset of that name") from None
+    if not builder.is_prepared():
+        raise UserError(
+            f"config.data.source='{TFDS_PREFIX}{name}' is not prepared in {directory} (config.data.directory): first "
+            f"run `tfds build {name} --file_format=array_record --data_dir={directory}`, which needs TensorFlow"
+        )
+    return builder

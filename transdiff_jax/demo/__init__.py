@@ -1,0 +1,1 @@
+"""The digits demo: its judge, its report, its figures."""

@@ -1,0 +1,103 @@
+"""The report of the digits demo: scores of both models and what they look like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transdiff_jax.checkpoints.weights import latest_record
+from transdiff_jax.demo.figures import save_loss_curves, save_panels
+from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
+from transdiff_jax.errors import UserError
+from transdiff_jax.generation.sample_set import RECORD, image_path, reference_path
+from transdiff_jax.images.grid import grid
+from transdiff_jax.images.png import load_png
+from transdiff_jax.storage.files import write_json
+from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
+
+ONE_STEP, MRAR = "one_step", "mrar"
+TITLES = {ONE_STEP: "1-step", MRAR: "MRAR"}
+FILES = ("samples.png", "mrar_sequence.png", "loss.png", "report.json")
+GRID_COLUMNS = 10
+SCALE = 6
+
+
+def write_report(folder: Path) -> dict[str, Any]:
+    """Scores the samples below `folder` and writes report.json, samples.png, mrar_sequence.png and loss.png there.
+
+    `folder` holds the runs one_step and mrar, and their sample sets samples/one_step and samples/mrar (the latter
+    with all images of each sequence).
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        UserError: a run or a sample set is missing or not finished.
+    """
+    sets = {name: _read_samples(folder / "samples" / name) for name in TITLES}
+    records = {name: latest_record(folder / name) for name in TITLES}
+    judge = DigitsJudge(records[ONE_STEP].config.data)
+    report: dict[str, Any] = {}
+    for name, (record, images) in sets.items():
+        labels = np.array(record["settings"]["labels"])
+        report[name] = {
+            "class_agreement": judge.class_agreement(images, labels),
+            "frechet": judge.frechet(images),
+            "train_seconds": records[name].train_seconds,
+            "sample_seconds": record["seconds"],
+            "images_per_second": record["images_per_second"],
+            "samples": len(images),
+            "guidance": record["settings"]["sampling"]["guidance"],
+            "solver_steps": record["settings"]["sampling"]["steps"],
+        }
+    report["real"] = {
+        "classifier_accuracy": judge.classifier_accuracy,
+        "frechet_floor": judge.frechet_floor,
+        "feature_space": FEATURE_SPACE,
+    }
+    _draw(folder, sets, records[MRAR].config.model.num_images)
+    write_json(folder / "report.json", report)
+    return report
+
+
+def _read_samples(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The record of a sample set, and its images uint8 [n, height, width, 1]."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        indices = range(len(record["settings"]["labels"]))
+        images = np.stack([load_png(image_path(folder, index), 1) for index in indices])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no readable sample set ({error}); run cli.sample into it first") from None
+    if "shards" not in record:
+        raise UserError(f"{folder} is not finished; run the same cli.sample command again")
+    return record, images
+
+
+def _draw(folder: Path, sets: dict[str, tuple[dict[str, Any], np.ndarray]], num_images: int) -> None:
+    panels = {}
+    for name, (record, images) in sets.items():
+        first = _first_of_each_class(record["settings"]["labels"], GRID_COLUMNS)
+        panels[TITLES[name]] = grid(images[first.flatten()], len(first), scale=SCALE)
+    save_panels(folder / "samples.png", panels, [str(digit) for digit in range(len(first))])
+
+    record, images = sets[MRAR]
+    samples = folder / "samples" / MRAR
+    panels = {}
+    shown = _first_of_each_class(record["settings"]["labels"], 1)[:, 0]
+    for number in range(1, num_images):
+        earlier = np.stack([load_png(reference_path(samples, index, number), 1) for index in shown])
+        panels[f"image {number}"] = grid(earlier, len(shown), scale=SCALE)
+    panels[f"image {num_images}"] = grid(images[shown], len(shown), scale=SCALE)
+    save_panels(folder / "mrar_sequence.png", panels, [str(digit) for digit in range(len(shown))])
+
+    curves = {TITLES[name]: read_metrics(folder / name / METRICS_FILE, "flow_loss") for name in TITLES}
+    save_loss_curves(folder / "loss.png", curves)
+
+
+def _first_of_each_class(labels: list[int], count: int) -> np.ndarray:
+    """Indices [classes, count] of the first samples of each class."""
+    rows = [np.flatnonzero(np.array(labels) == label)[:count] for label in sorted(set(labels))]
+    if min(len(row) for row in rows) < count:
+        raise UserError(f"the report needs at least {count} samples of each class; sample more")
+    return np.stack(rows)

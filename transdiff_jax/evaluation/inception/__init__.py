@@ -1,0 +1,1 @@
+"""The Inception network of published scores: preprocessing, network, weights."""

@@ -1,0 +1,239 @@
+"""The Inception-v3 of published scores: the network of 2015 with 1008 logits.
+
+Published FIDs are made with this network alone. It differs from the Inception-v3 of the paper (arXiv 1512.00567) in two
+places: average pools leave the padding out of the mean, and the pool branch of the last block is a max pool.
+Frozen and float32: every product is pinned to the highest precision, which accelerators leave otherwise, because a
+score moves by more than its digits when features are rounded to bfloat16.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from transdiff_jax.evaluation.inception.preprocess import SIDE, preprocess
+
+Array = jax.Array
+
+LOGITS = 1008
+NORM_EPSILON = 1e-3
+SPATIAL_CHANNELS = 7
+# Features by torch-fidelity's names, and "spatial": width of each.
+WIDTHS = {
+    "64": 64,
+    "192": 192,
+    "768": 768,
+    "2048": 2048,
+    "logits_unbiased": LOGITS,
+    "logits": LOGITS,
+    "spatial": 17 * 17 * SPATIAL_CHANNELS,
+}
+
+Size = tuple[int, int]  # height and width of a kernel
+_PRECISION = jax.lax.Precision.HIGHEST
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch normalization by stored statistics, ReLU."""
+
+    features: int
+    size: Size = (1, 1)
+    stride: int = 1
+    pad: bool = True  # keep the side (of stride 1); otherwise only whole windows count
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[b, h, w, c] -> [b, h', w', features]."""
+        shape = (*self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale, variance = (self.param(name, ones, (self.features,)) for name in ("scale", "variance"))
+        bias, mean = (self.param(name, zeros, (self.features,)) for name in ("bias", "mean"))
+        x = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            "SAME" if self.pad else "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=_PRECISION,
+        )
+        return nn.relu((x - mean) * (scale * jax.lax.rsqrt(variance + NORM_EPSILON)) + bias)
+
+
+def _mean_pool(x: Array) -> Array:
+    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+
+
+def _max_pool(x: Array) -> Array:
+    return nn.max_pool(x, (3, 3), (2, 2), "VALID")
+
+
+# A branch of a block: name of each convolution, its features, and the kernel where it is not 1 x 1.
+Step = tuple[str, int, Size]
+_ONE, _THREE, _FIVE, _ROW, _COLUMN = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
+
+
+def _chain(x: Array, steps: Sequence[Step], shrink: bool = False) -> Array:
+    """Convolutions one after the other; the last one halves the side if asked to."""
+    for number, (name, features, size) in enumerate(steps, start=1):
+        halves = shrink and number == len(steps)
+        x = ConvNorm(features, size, 2 if halves else 1, pad=not halves, name=name)(x)
+    return x
+
+
+def _fork(x: Array, name: str) -> Array:
+    """A row and a column of three, side by side."""
+    halves = ConvNorm(384, (1, 3), name=f"{name}a")(x), ConvNorm(384, (3, 1), name=f"{name}b")(x)
+    return jnp.concatenate(halves, axis=-1)
+
+
+class Block35(nn.Module):
+    """Blocks of the 35 x 35 maps (Mixed_5b to 5d)."""
+
+    pool_features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[b, h, w, c] -> [b, h, w, 224 + pool_features]."""
+        branches = (
+            _chain(x, [("branch1x1", 64, _ONE)]),
+            _chain(x, [("branch5x5_1", 48, _ONE), ("branch5x5_2", 64, _FIVE)]),
+            _chain(x, [("branch3x3dbl_1", 64, _ONE), ("branch3x3dbl_2", 96, _THREE), ("branch3x3dbl_3", 96, _THREE)]),
+            _chain(_mean_pool(x), [("branch_pool", self.pool_features, _ONE)]),
+        )
+        return jnp.concatenate(branches, axis=-1)
+
+
+class Shrink35(nn.Module):
+    """From 35 x 35 to 17 x 17 (Mixed_6a)."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[b, h, w, c] -> [b, (h - 1) / 2, (w - 1) / 2, 480 + c]."""
+        double = [("branch3x3dbl_1", 64, _ONE), ("branch3x3dbl_2", 96, _THREE), ("branch3x3dbl_3", 96, _THREE)]
+        branches = _chain(x, [("branch3x3", 384, _THREE)], shrink=True), _chain(x, double, shrink=True), _max_pool(x)
+        return jnp.concatenate(branches, axis=-1)
+
+
+class Block17(nn.Module):
+    """Blocks of the 17 x 17 maps (Mixed_6b to 6e), their 7 x 7 kernels split into rows and columns."""
+
+    inner: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """[b, h, w, c] -> the block's [b, h, w, 768], and its 1 x 1 branch alone [b, h, w, 192]."""
+        inner = self.inner
+        single = [("branch7x7_1", inner, _ONE), ("branch7x7_2", inner, _ROW), ("branch7x7_3", 192, _COLUMN)]
+        double = [("branch7x7dbl_1", inner, _ONE), ("branch7x7dbl_2", inner, _COLUMN)]
+        double += [("branch7x7dbl_3", inner, _ROW), ("branch7x7dbl_4", inner, _COLUMN), ("branch7x7dbl_5", 192, _ROW)]
+        first = _chain(x, [("branch1x1", 192, _ONE)])
+        branches = first, _chain(x, single), _chain(x, double), _chain(_mean_pool(x), [("branch_pool", 192, _ONE)])
+        return jnp.concatenate(branches, axis=-1), first
+
+
+class Shrink17(nn.Module):
+    """From 17 x 17 to 8 x 8 (Mixed_7a)."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[b, h, w, c] -> [b, (h - 1) / 2, (w - 1) / 2, 512 + c]."""
+        long = [("branch7x7x3_1", 192, _ONE), ("branch7x7x3_2", 192, _ROW)]
+        long += [("branch7x7x3_3", 192, _COLUMN), ("branch7x7x3_4", 192, _THREE)]
+        short = [("branch3x3_1", 192, _ONE), ("branch3x3_2", 320, _THREE)]
+        return jnp.concatenate([_chain(x, short, shrink=True), _chain(x, long, shrink=True), _max_pool(x)], axis=-1)
+
+
+class Block8(nn.Module):
+    """Blocks of the 8 x 8 maps (Mixed_7b and 7c)."""
+
+    max_pool: bool  # in the pool branch: the last block of this network, and only it
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[b, h, w, c] -> [b, h, w, 2048]."""
+        pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME") if self.max_pool else _mean_pool(x)
+        branches = (
+            _chain(x, [("branch1x1", 320, _ONE)]),
+            _fork(_chain(x, [("branch3x3_1", 384, _ONE)]), "branch3x3_2"),
+            _fork(_chain(x, [("branch3x3dbl_1", 448, _ONE), ("branch3x3dbl_2", 384, _THREE)]), "branch3x3dbl_3"),
+            _chain(pooled, [("branch_pool", 192, _ONE)]),
+        )
+        return jnp.concatenate(branches, axis=-1)
+
+
+class Logits(nn.Module):
+    """The classifier, with and without its bias."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> dict[str, Array]:
+        """[b, 2048] -> [b, 1008] by name."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], LOGITS))
+        bias = self.param("bias", nn.initializers.zeros, (LOGITS,))
+        unbiased = jnp.dot(x, kernel, precision=_PRECISION)
+        return {"logits_unbiased": unbiased, "logits": unbiased + bias}
+
+
+class InceptionV3(nn.Module):
+    """The network: all features of a batch. Names are the reference's, in lower case."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> dict[str, Array]:
+        """Features of prepared images.
+
+        "64", "192" and "768" are spatial means after the first and the second max pool and after Mixed_6e, "2048" after
+        the last block; "logits_unbiased" leaves out the last bias, and is what the Inception Score uses. "spatial" is
+        what ADM's sFID compares: the tensor "mixed_6/conv:0" of the network of 2015, which counts the 35 x 35 blocks
+        from "mixed", so that its "mixed_6" is Mixed_6d here, and "conv" is the 1 x 1 branch of that block (after
+        normalization and ReLU); of its 192 channels the first 7, flat in the order row, column, channel.
+
+        Args:
+            x: what `preprocess` returns, [b, 299, 299, 3].
+
+        Returns:
+            float32 [b, width] by name, for each name of WIDTHS.
+        """
+        conv = partial(ConvNorm, size=_THREE, pad=False)
+        x = conv(32, stride=2, name="conv2d_1a_3x3")(x)
+        x = conv(32, name="conv2d_2a_3x3")(x)
+        x = _max_pool(conv(64, pad=True, name="conv2d_2b_3x3")(x))
+        features = {"64": x.mean((1, 2))}
+        x = ConvNorm(80, name="conv2d_3b_1x1")(x)
+        x = _max_pool(conv(192, name="conv2d_4a_3x3")(x))
+        features["192"] = x.mean((1, 2))
+        for letter, pool_features in zip("bcd", (32, 64, 64), strict=True):
+            x = Block35(pool_features, name=f"mixed_5{letter}")(x)
+        x = Shrink35(name="mixed_6a")(x)
+        for letter, inner in zip("bcde", (128, 160, 160, 192), strict=True):
+            x, first = Block17(inner, name=f"mixed_6{letter}")(x)
+            if letter == "d":
+                features["spatial"] = first[..., :SPATIAL_CHANNELS].reshape(len(x), -1)
+        features["768"] = x.mean((1, 2))
+        x = Shrink17(name="mixed_7a")(x)
+        x = Block8(max_pool=False, name="mixed_7b")(x)
+        x = Block8(max_pool=True, name="mixed_7c")(x)
+        features["2048"] = x.mean((1, 2))
+        return features | Logits(name="fc")(features["2048"])
+
+
+def param_shapes() -> dict:
+    """The tree of parameters with `jax.ShapeDtypeStruct` in place of arrays."""
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    return jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]
+
+
+def inception_features(params: dict, images: Array, names: Sequence[str]) -> dict[str, Array]:
+    """Features of images, as they come.
+
+    Args:
+        params: of `InceptionV3`.
+        images: [b, height, width, 1 or 3] in 0 … 255, of any size.
+        names: which features, of WIDTHS; what the others need beyond them is not computed under `jit`.
+
+    Returns:
+        float32 [b, width] by name.
+    """
+    features = InceptionV3().apply({"params": params}, preprocess(images))
+    return {name: features[name] for name in names}

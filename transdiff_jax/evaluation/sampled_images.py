@@ -1,0 +1,91 @@
+"""Samples that are scored and not written: one batch of images in memory, whatever their number."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from transdiff_jax.checkpoints.weights import Weights
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.features import Images
+from transdiff_jax.evaluation.image_sets import ImageSet
+from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings, sampler_arguments
+from transdiff_jax.parallel.arrays import replicated
+from transdiff_jax.parallel.lookahead import dispatched
+from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.sampling.sampler import Sampler, make_sampler
+
+KIND = "sampled here"
+
+
+def sampled_images(
+    weights: Weights,
+    request: SampleRequest,
+    mesh: Mesh,
+    source: str,
+    sampler: Sampler | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ImageSet:
+    """A set of images that are sampled when it is read: the same as cli.sample writes for the same request.
+
+    Args:
+        weights: parameters, and the configuration with the sampling settings to use.
+        request: which samples; the result of each alone is taken.
+        mesh: the devices.
+        source: what to call the set.
+        sampler: of this configuration, where there is one already, since a new one compiles again.
+        stopped: asked after each batch; the set ends before that batch if it says so, in all processes alike.
+
+    Raises:
+        UserError: labels out of range, a batch that does not split over the devices.
+    """
+    check_labels(request, weights.config.model.num_classes)
+    check_batch(weights.config.sampling.batch_size, mesh, "--batch_size")
+    sampler = sampler or make_sampler(weights.config, mesh)
+    record = {"settings": sample_settings(weights, request), "config": weights.config.to_dict()}
+
+    def batches(size: int) -> Iterator[Images]:
+        return _rebatch(_sample(sampler, weights, request, mesh, stopped), size)
+
+    return ImageSet(source, KIND, batches, record)
+
+
+def _sample(
+    sampler: Sampler, weights: Weights, request: SampleRequest, mesh: Mesh, stopped: Callable[[], bool]
+) -> Iterator[np.ndarray]:
+    """Each batch of results, in all processes: those of a batch are few, and the extractor deals rows out otherwise."""
+    count, size = len(request.labels), weights.config.sampling.batch_size
+    everywhere = jax.jit(lambda made: (made.images[:, -1], made.finite), out_shardings=replicated(mesh))
+    firsts = list(range(0, count, size))
+    for first, made in dispatched(
+        firsts, lambda first: everywhere(sampler(*sampler_arguments(weights, request, mesh, first)))
+    ):
+        rows = min(size, count - first)
+        images, finite = (np.asarray(array)[:rows] for array in made)
+        if not finite.all():
+            raise UserError(
+                f"sample {first + int(np.argmin(finite))} holds values that are not finite: the weights may be damaged "
+                "or untrained, or overflow in config.model.dtype"
+            )
+        if stopped():
+            return
+        yield images
+        if (first // size) % 100 == 0:
+            logging.info("sampled and scored %d of %d", first + rows, count)
+
+
+def _rebatch(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in runs of `size`, the last one shorter."""
+    pending: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        pending.append(piece)
+        count += len(piece)
+        while count >= size:
+            rows = np.concatenate(pending)
+            yield rows[:size]
+            pending, count = [rows[size:]], count - size
+    if count:
+        yield np.concatenate(pending)

@@ -1,0 +1,154 @@
+"""Sample sets: fifty thousand images on whatever devices and processes there are, safe to kill at any moment.
+
+Samples are computed in batches of consecutive indices, the same ones after a restart: with the same batch size and
+devices a remade file has the same bytes. Each process writes the rows that its own devices computed. The layout of
+the folder is in sample_set.py.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from transdiff_jax.checkpoints.weights import Weights
+from transdiff_jax.errors import UserError
+from transdiff_jax.generation.image_writer import ImageWriter
+from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings, sampler_arguments
+from transdiff_jax.generation.sample_set import GRID, PROGRESS, SampleSet, image_path
+from transdiff_jax.images.grid import grid, name_rows
+from transdiff_jax.images.png import load_png, save_png
+from transdiff_jax.parallel.arrays import own_rows
+from transdiff_jax.parallel.lookahead import dispatched
+from transdiff_jax.parallel.machine import describe_machine
+from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
+from transdiff_jax.sampling.semantic_similarity import class_similarities, fused_similarities
+from transdiff_jax.storage.files import write_errors
+
+GRID_ROWS, GRID_COLUMNS = 10, 10
+MAX_NAME = 24  # letters of a class's name in the grid
+LOG_SECONDS = 5.0
+
+
+def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> dict[str, Any]:
+    """Samples all that is missing in `out`; every process of the job calls it, and all see the folder.
+
+    Args:
+        weights: parameters, and the configuration with the sampling settings to use.
+
+    Returns:
+        The record written to samples.json.
+
+    Raises:
+        UserError: labels out of range, a folder that cannot be used or that holds samples of other settings, files
+            that cannot be written. Where it is another process that fails, this one may be ended by JAX.
+    """
+    config, count = weights.config, len(request.labels)
+    check_labels(request, config.model.num_classes)
+    check_batch(config.sampling.batch_size, mesh, "--batch_size")
+    sampler = make_sampler(config, mesh, all_images=request.all_images)
+    samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
+    details = {"config": config.to_dict()}
+    run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size}
+    missing = in_first_process(lambda: samples.open(sample_settings(weights, request), details, run), count)
+    figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
+    channels = config.data.image_channels
+    do_in_first_process(
+        lambda: samples.finish(
+            figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request)
+        )
+    )
+    logging.info("%d samples are in %s", count, out)
+    return samples.read_record()
+
+
+def _sample_missing(
+    sampler: Sampler, weights: Weights, request: SampleRequest, samples: SampleSet, mesh: Mesh, missing: np.ndarray
+) -> dict[str, Any]:
+    """Samples and writes; returns the count and the times."""
+    size, total = weights.config.sampling.batch_size, int(missing.sum())
+    figures = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
+    if not total:
+        return figures
+    figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
+    started = time.monotonic()
+    compiled = sampler.compile(*sampler_arguments(weights, request, mesh, 0))
+    figures["compile_seconds"] = time.monotonic() - started
+    started = reported = time.monotonic()
+    done = 0
+    with ImageWriter(samples.folder, PROGRESS) as writer:
+        firsts = [first for first in range(0, len(missing), size) if missing[first : first + size].any()]
+        for first, made in dispatched(
+            firsts, lambda first: compiled(*sampler_arguments(weights, request, mesh, first))
+        ):
+            writer.write(_files(made, first, samples, missing))
+            done += int(missing[first : first + size].sum())
+            if time.monotonic() - reported > LOG_SECONDS:
+                reported = time.monotonic()
+                _log_progress(done, total, reported - started)
+    multihost_utils.sync_global_devices("all samples are written")
+    seconds = time.monotonic() - started
+    logging.info("%d images, %.1f images/s", total, total / seconds)
+    return figures | {"seconds": seconds + figures["compile_seconds"], "images_per_second": total / seconds}
+
+
+def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -> dict[str, float]:
+    """How alike the semantic features' tokens are (lower: more diverse), for each class; for fused ones the mean."""
+    config, params = weights.config, weights.params
+    fused = () if request.fuse_with is None else (request.fuse_with,)
+    classes = np.unique((*request.labels, *fused))
+    values = class_similarities(config, params, mesh, classes)
+    report = {str(label): round(float(value), 6) for label, value in zip(classes, values, strict=True)}
+    logging.info("mean cosine similarity of semantic tokens: %.4f over %d classes", values.mean(), len(classes))
+    if fused:
+        indices = np.arange(min(len(request.labels), config.sampling.batch_size))
+        pairs = np.stack([np.array(request.labels)[indices], np.full_like(indices, request.fuse_with)], axis=1)
+        report["fused"] = float(fused_similarities(config, params, mesh, pairs, request.seed, indices).mean())
+        logging.info("the same of fused features: %.4f over %d samples", report["fused"], len(indices))
+    return report
+
+
+def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and images of this process's part of a batch, as far as they are missing; waits for the device."""
+    for (row, sequence), (_, finite) in zip(own_rows(made.images), own_rows(made.finite), strict=True):
+        index = first + row
+        if index < len(missing) and missing[index]:
+            if not finite:
+                raise UserError(
+                    f"sample {index} holds values that are not finite, which no image can show: the weights may be "
+                    "damaged or untrained, or overflow in config.model.dtype; samples before it are kept"
+                )
+            yield from zip(samples.names(index), sequence, strict=True)
+
+
+def _log_progress(done: int, total: int, seconds: float) -> None:
+    rate = done / seconds
+    logging.info("sampled %d of %d, %.1f images/s, ETA %.0f s", done, total, rate, (total - done) / rate)
+
+
+def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
+    """One row for each of the first classes, with the first samples of each; a row is named by its class."""
+    channels = weights.config.data.image_channels
+    of_class: dict[int, list[int]] = {}
+    for index, label in enumerate(request.labels):
+        of_class.setdefault(label, []).append(index)
+    shown = dict(list(of_class.items())[:GRID_ROWS])
+    columns = min(GRID_COLUMNS, *(len(indices) for indices in shown.values()))
+    paths = [image_path(out, index) for indices in shown.values() for index in indices[:columns]]
+    images = np.stack([load_png(path, channels) for path in paths])
+    picture = grid(images, len(shown), scale=max(1, 32 // images.shape[1]))
+    with write_errors(out / GRID):
+        save_png(out / GRID, name_rows(picture, [_row_name(label, weights, request) for label in shown]))
+
+
+def _row_name(label: int, weights: Weights, request: SampleRequest) -> str:
+    """The first of a class's names, or its number where no name is known; of fused classes both."""
+    classes = (label,) if request.fuse_with is None else (label, request.fuse_with)
+    names = weights.class_names
+    return " + ".join(names[index].split(",")[0][:MAX_NAME] if names else str(index) for index in classes)

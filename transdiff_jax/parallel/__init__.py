@@ -1,0 +1,1 @@
+"""Several devices and processes: mesh, logical axes, global arrays, joining a job, what one process does for all."""

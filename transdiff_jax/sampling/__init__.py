@@ -1,0 +1,1 @@
+"""One jitted batch of samples: conditions, the MRAR loop, noise, fusion."""

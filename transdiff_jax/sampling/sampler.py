@@ -1,0 +1,96 @@
+"""The jitted sampler: from parameters, labels, a seed and indices to images."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from transdiff_jax.config import Config
+from transdiff_jax.images.uint8 import to_uint8
+from transdiff_jax.model.mesh_checks import check_implementation
+from transdiff_jax.model.params import Params
+from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.parallel import axes
+from transdiff_jax.parallel.arrays import batch_sharding, replicate, replicated
+from transdiff_jax.parallel.mesh import batch_shards
+from transdiff_jax.sampling.fusion import draw_splice
+from transdiff_jax.sampling.mrar import sample_latents
+from transdiff_jax.sampling.noise import SeededNoise
+from transdiff_jax.tokenizer.base import Tokenizer
+from transdiff_jax.tokenizer.make import make_tokenizer
+
+Array = jax.Array
+
+
+class Samples(NamedTuple):
+    """What a sampler makes of b labels."""
+
+    images: Array  # uint8 [b, images, height, width, channels]
+    finite: Array  # bool [b]: whether all pixels were numbers before they were rounded
+
+
+# (params, labels [b] or [b, 2], seed, sample indices [b]) -> samples
+SampleFn = Callable[[Params, Array, Array, Array], Samples]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A jitted sampler over a mesh, from `make_sampler`.
+
+    The tokenizer is an argument of the jitted function: weights that it closed over would be compiled in.
+    """
+
+    jitted: Callable[..., Samples]
+    tokenizer: Tokenizer
+
+    def __call__(self, params: Params, labels: Array, seed: Array, indices: Array) -> Samples:
+        """Samples of parameters, labels, a seed (scalar) and sample indices [b], sharded over rows like these.
+
+        Labels are [b], or [b, 2] for samples whose semantic features are fused of two classes' (paper, figure 1).
+        """
+        return self.jitted((self.tokenizer, params), labels, seed, indices)
+
+    def compile(self, params: Params, labels: Array, seed: Array, indices: Array) -> SampleFn:
+        """The same function, compiled for arguments like these."""
+        compiled = self.jitted.lower((self.tokenizer, params), labels, seed, indices).compile()
+        return lambda params, *rows: compiled((self.tokenizer, params), *rows)
+
+
+def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sampler:
+    """A sampler with the model, the tokenizer and the sampling settings of a configuration.
+
+    It decodes the last image of each sequence, or all of them.
+
+    Raises:
+        UserError: the tokenizer cannot be used, or the mesh cannot run the model's attention.
+    """
+    check_implementation(config.model, mesh, training=False)
+    model, shards = TransDiff(config.model, unroll=True), batch_shards(mesh)
+    first = 0 if all_images else config.model.num_images - 1
+
+    def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Samples:
+        tokenizer, params = weights
+        fused = labels.ndim == 2
+        splice = draw_splice(config.model, seed, indices, config.sampling.fuse_fraction) if fused else None
+        noise = SeededNoise(seed, indices)
+        latents = sample_latents(model, params, labels, noise, config.sampling, shards, splice)
+        pixels = tokenizer.decode(latents[:, first:])
+        return Samples(to_uint8(pixels), jnp.isfinite(pixels).all(axis=range(1, pixels.ndim)))
+
+    tokenizer = replicate(make_tokenizer(config, shards), mesh)
+    return Sampler(jit_over_rows(sample, mesh), tokenizer)
+
+
+def jit_over_rows(sample: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Jits a function of weights, labels, a seed and indices, with labels, indices and result sharded over rows."""
+    rows, everywhere = batch_sharding(mesh), replicated(mesh)
+
+    def on_mesh(*arguments: Any) -> Any:
+        with axes.over(mesh):
+            return sample(*arguments)
+
+    # Weights keep whatever sharding they come with.
+    return jax.jit(on_mesh, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)

@@ -1,0 +1,38 @@
+"""Tokenizers: between images in [-1, 1] and the latents that the model works on."""
+
+from pathlib import Path
+
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+from transdiff_jax.tokenizer.base import Tokenizer
+from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
+from transdiff_jax.tokenizer.kl16_weights import load_tokenizer
+from transdiff_jax.tokenizer.pixels import PixelTokenizer
+
+
+def make_tokenizer(config: Config, shards: int = 1) -> Tokenizer:
+    """The tokenizer that a configuration names, for batches that are sharded in so many equal runs of rows.
+
+    Raises:
+        UserError: its weights cannot be used, or are of other images or latents.
+    """
+    if config.tokenizer.kind == "pixels":
+        return PixelTokenizer(config.tokenizer.patch)
+    return _make_kl16(config, shards)
+
+
+def _make_kl16(config: Config, shards: int) -> Kl16Tokenizer:
+    c = config.tokenizer
+    if not c.weights:
+        raise UserError(
+            "config.tokenizer.weights (in cli.sample --tokenizer) must name a folder with KL-16 weights, made by "
+            "cli.convert --kind=kl16"
+        )
+    tokenizer = load_tokenizer(Path(c.weights), c.dtype, c.slice_size, shards)
+    for name, wanted, found in (
+        ("config.model.latent_channels", config.model.latent_channels, tokenizer.config.latent_channels),
+        ("config.data.image_channels", config.data.image_channels, tokenizer.config.image_channels),
+    ):
+        if wanted != found:
+            raise UserError(f"{name}={wanted} does not fit config.tokenizer.weights={c.weights}, which has {found}")
+    return tokenizer

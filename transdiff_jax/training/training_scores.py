@@ -1,0 +1,103 @@
+"""Scores of a model while it is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from jax.sharding import Mesh
+
+from transdiff_jax.checkpoints.weights import Weights
+from transdiff_jax.config import Config
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.certificate import make_certificate
+from transdiff_jax.evaluation.image_sets import ImageSet
+from transdiff_jax.evaluation.inception.weights import load_inception
+from transdiff_jax.evaluation.protocols import PROTOCOLS
+from transdiff_jax.evaluation.reference_set import load_reference
+from transdiff_jax.evaluation.sampled_images import sampled_images
+from transdiff_jax.evaluation.scores import make_scores
+from transdiff_jax.evaluation.set_features import collect, make_extractor
+from transdiff_jax.generation.request import SampleRequest, balanced_labels
+from transdiff_jax.model.params import Params
+from transdiff_jax.parallel.processes import do_in_first_process, is_first
+from transdiff_jax.sampling.sampler import Sampler
+from transdiff_jax.storage.files import write_errors, write_json
+
+CERTIFICATES = "evaluation"
+
+
+class TrainingScores:
+    """What `config.eval` asks for; its files are read at once, so that a missing one stops a run before it trains."""
+
+    def __init__(self, config: Config, mesh: Mesh, workdir: Path) -> None:
+        """Reads the network and the reference.
+
+        Args:
+            config: of the run.
+            mesh: the devices.
+            workdir: the run, where the certificate of each step's scores goes: evaluation/<step>.json.
+
+        Raises:
+            UserError: a file that cannot be used.
+        """
+        self._config, self._mesh, self._folder = config, mesh, workdir / CERTIFICATES
+        inception = load_inception(Path(config.eval.inception).expanduser())
+        self._extractor = make_extractor(inception.params, mesh, None)
+        self._inception = inception._replace(params={})  # the extractor has them, on the devices
+        self._reference = load_reference(Path(config.eval.reference).expanduser(), self._extractor)
+
+    def __call__(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> dict[str, float]:
+        """Scores of samples of an average, by the names under which they are logged; every process calls this.
+
+        A model that cannot be scored now (its samples are not finite, for instance) is told in a warning and has no
+        scores: that is no reason to end its training.
+
+        Args:
+            step: of training.
+            params: the average.
+            sampler: of the run's configuration.
+            stopped: whether the job is to end, which scores must not hold up; the same in all processes.
+
+        Raises:
+            UserError: the certificate cannot be written.
+        """
+        problem: object = None
+        try:
+            images = self._images(step, params, sampler, stopped)
+            features = collect(self._extractor, images.batches(self._extractor.batch_size), images.source)
+        except UserError as error:
+            problem = error
+        if stopped():
+            problem = "the job is asked to end"
+        if problem is not None:
+            if is_first():  # it is the same in all
+                logging.warning("step %d has no scores: %s", step, problem)
+            return {}
+        protocol = PROTOCOLS[self._config.eval.protocol]
+        scores = make_scores(features, self._reference, protocol)
+        self._certify(
+            step,
+            make_certificate(scores, protocol, images, features, self._reference, self._inception, self._mesh),
+        )
+        found = {f"eval/{protocol.name}/{score}": value for score, value in scores.values.items() if value is not None}
+        logging.info("step %d: %s", step, ", ".join(f"{score} {value:.5g}" for score, value in found.items()))
+        return found
+
+    def _images(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> ImageSet:
+        c = self._config
+        weights = Weights(c, params, f"ema {c.train.ema_rates[0]}", step, digest="")
+        request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model)), c.seed)
+        return sampled_images(weights, request, self._mesh, f"samples of step {step}", sampler, stopped)
+
+    def _certify(self, step: int, certificate: dict[str, Any]) -> None:
+        path = self._folder / f"{step}.json"
+
+        def write() -> None:
+            for warning in certificate["warnings"]:
+                logging.warning("step %d: %s", step, warning)
+            with write_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, certificate)
+
+        do_in_first_process(write)

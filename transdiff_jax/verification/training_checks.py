@@ -1,0 +1,102 @@
+"""Optimizer steps against a golden file: AdamW, clipping and the average, through the code that trains."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transdiff_jax import rng
+from transdiff_jax.config import Config, LossConfig, OptimizerConfig, TrainConfig
+from transdiff_jax.convert.table import to_reference
+from transdiff_jax.model.loss import LossDraws
+from transdiff_jax.model.params import Params
+from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.training.state import TrainState, new_state
+from transdiff_jax.training.step import Metrics, accumulated_gradients, apply_gradients
+from transdiff_jax.verification.check import MANY_PASSES, NORM, Check, relative_error, relative_error_of_all
+from transdiff_jax.verification.golden import GoldenFile
+from transdiff_jax.verification.transdiff_checks import Subject, draws, meaningful
+
+Array = jax.Array
+
+
+def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
+    """As many steps as the file has draws for: loss and gradient norm of each, parameters and average after them.
+
+    Relative to the parameters themselves, as here, three steps of weight decay are below the tolerance.
+    """
+    measured, state = run_steps(file, subject)
+    loss, norm = file["train/loss_and_grad_norm"].T
+    checks = [
+        Check("train/loss", relative_error(measured[:, 0], loss), MANY_PASSES),
+        Check("train/grad_norm", relative_error(measured[:, 1], norm), NORM),
+    ]
+    for section, params in (("train/param", state.params), ("train/ema", state.ema[0])):
+        ours, reference = trained_tensors(file, subject, section, params)
+        checks.append(Check(section, relative_error_of_all(ours, reference), MANY_PASSES))
+    return checks
+
+
+def run_steps(file: GoldenFile, subject: Subject) -> tuple[np.ndarray, TrainState]:
+    """Loss and gradient norm of each step [steps, 2], and the state after the last."""
+    config = _config(file, subject)
+    state = _start(config, subject.params)
+    measured = []
+    while f"train/noise_{len(measured)}" in file:
+        step = len(measured)
+        given = draws(subject, file[f"train/timesteps_{step}"], file[f"train/noise_{step}"], dropped=False)
+        state, metrics = _train_step(config, state, subject.latents, subject.labels, given)
+        measured.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    return np.array(measured), state
+
+
+def trained_tensors(
+    file: GoldenFile, subject: Subject, section: str, params: Params
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Ours and the reference's tensors, by the reference's names.
+
+    Those that the release never reads still decay there, and have no place in ours: they are left out.
+    """
+    unused = {tensor.reference for tensor in subject.table.unused}
+    reference = {name: tensor for name, tensor in file.below(f"{section}/").items() if name not in unused}
+    ours = to_reference(subject.table, jax.device_get(params), {}, section)
+    return meaningful(ours, reference), meaningful(reference, reference)
+
+
+def _config(file: GoldenFile, subject: Subject) -> Config:
+    """The reference's training settings; its dropout was off."""
+    rate, beta1, beta2, weight_decay, clip_norm, ema_rate = file["train/settings"].tolist()
+    optimizer = OptimizerConfig(
+        learning_rate=rate,
+        scale_with_batch=False,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+    )
+    return Config(
+        model=dataclasses.replace(subject.model.config, dropout=0.0),
+        loss=LossConfig(pairs_per_latent=subject.pairs),
+        optimizer=optimizer,
+        train=TrainConfig(batch_size=len(subject.labels), ema_rates=(ema_rate,)),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(config: Config, params: Params) -> TrainState:
+    # A copy: the steps give their input's memory away, and other checks want the parameters as they are.
+    return new_state(jax.tree.map(jnp.copy, params), config)
+
+
+# The state is donated, as in training: a full-size model's moments are not held twice.
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _train_step(
+    config: Config, state: TrainState, latents: Array, labels: Array, given: LossDraws
+) -> tuple[TrainState, Metrics]:
+    unused_key = rng.key(0, rng.DROPOUT)
+    model = TransDiff(config.model)
+    gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, given, unused_key)
+    state, more = apply_gradients(state, gradients, metrics["loss"], config)
+    return state, metrics | more
