@@ -10,19 +10,15 @@ Published: as configs/transdiff_l.py.
 Here:      not trained and not scored by us: no ImageNet run has been made with this code.
 """
 
-from pathlib import Path
-
 import ml_collections
 
-from transdiff_jax.config import load_config_dict
+from transdiff_jax.model.recipes import published_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = load_config_dict(Path(__file__).with_name("transdiff_l.py"))
+    config = published_recipe("l", "one_step_256")
 
     config.data.source = "folder:/data/imagenet/train"
-    config.data.crop = "random"
-    config.data.flip = True
     config.data.read_threads = 2
     config.data.workers = 8
     return config

@@ -8,22 +8,10 @@ Here:      not trained and not scored by us: no ImageNet run has been made with 
            that the network agrees with the reference's tensors (docs/parity.md).
 """
 
-from pathlib import Path
-
 import ml_collections
 
-from transdiff_jax.config import load_config_dict
+from transdiff_jax.model.recipes import published_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = load_config_dict(Path(__file__).with_name("transdiff_b.py"))
-
-    config.model.width = 1280
-    config.model.heads = 16
-    config.model.encoder_blocks = 40
-    config.model.decoder_blocks = 20
-
-    config.sampling.guidance = (1.23,)
-    config.sampling.drift_scale = 0.87
-    config.sampling.noise_scale = 0.93
-    return config
+    return published_recipe("h", "one_step_256")

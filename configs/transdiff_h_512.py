@@ -9,30 +9,10 @@ Here:      not trained and not scored by us: no ImageNet run has been made with 
            that the network agrees with the reference's tensors (docs/parity.md).
 """
 
-from pathlib import Path
-
 import ml_collections
 
-from transdiff_jax.config import load_config_dict
+from transdiff_jax.model.recipes import published_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = load_config_dict(Path(__file__).with_name("transdiff_h.py"))
-
-    config.data.image_size = 512
-    config.model.latent_size = 32
-
-    steps_per_epoch = 1_281_167 // 2048
-    config.train.init_from = "runs/transdiff_h"
-    config.train.only = "decoder"
-    config.train.steps = 150 * steps_per_epoch
-    config.train.keep_every = 25 * steps_per_epoch
-    config.train.ema_rates = (0.999,)
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.scale_with_batch = False
-    config.optimizer.warmup_steps = 10 * steps_per_epoch
-
-    config.sampling.guidance = (1.30,)
-    config.sampling.drift_scale = 0.87
-    config.sampling.noise_scale = 0.87
-    return config
+    return published_recipe("h", "one_step_512")

@@ -9,31 +9,10 @@ Here:      not trained and not scored by us: no ImageNet run has been made with 
            that the network agrees with the reference's tensors (docs/parity.md).
 """
 
-from pathlib import Path
-
 import ml_collections
 
-from transdiff_jax.config import load_config_dict
+from transdiff_jax.model.recipes import published_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = load_config_dict(Path(__file__).with_name("transdiff_h.py"))
-
-    config.model.num_images = 4
-    config.model.tokens_per_image = 64
-    config.model.mask_tokens = 64
-    config.model.reference_patch = 2
-
-    steps_per_epoch = 1_281_167 // 2048  # every image ends one group an epoch
-    config.loss.pairs_per_latent = 2
-    config.train.init_from = "runs/transdiff_h"
-    config.train.steps = 40 * steps_per_epoch
-    config.train.keep_every = 10 * steps_per_epoch
-    config.optimizer.learning_rate = 5e-5
-    config.optimizer.scale_with_batch = False
-    config.optimizer.warmup_steps = 10 * steps_per_epoch
-
-    config.sampling.guidance = (1.28,)
-    config.sampling.drift_scale = 0.87
-    config.sampling.noise_scale = 0.91
-    return config
+    return published_recipe("h", "mrar_256")

@@ -8,22 +8,10 @@ Here:      not trained and not scored by us: no ImageNet run has been made with 
            that the network agrees with the reference's tensors (docs/parity.md).
 """
 
-from pathlib import Path
-
 import ml_collections
 
-from transdiff_jax.config import load_config_dict
+from transdiff_jax.model.recipes import published_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = load_config_dict(Path(__file__).with_name("transdiff_b.py"))
-
-    config.model.width = 1024
-    config.model.heads = 16
-    config.model.encoder_blocks = 32
-    config.model.decoder_blocks = 16
-
-    config.sampling.guidance = (1.30,)
-    config.sampling.drift_scale = 0.89
-    config.sampling.noise_scale = 0.95
-    return config
+    return published_recipe("l", "one_step_256")

@@ -3,7 +3,7 @@
 # Everything goes to runs/digits. Running it again resumes what was stopped, or says that all is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh requirements.txt
+source launch/environment.sh demo
 
 out=runs/digits
 run() {

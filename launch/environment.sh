@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes .venv and installs what is missing.
-# Usage: source launch/environment.sh REQUIREMENTS_FILE
+# Usage: source launch/environment.sh EXTRAS (of pyproject.toml, separated by commas)
 
-requirements=$1
+extras=$1
 python=${PYTHON:-python3}
 
 stop() {
@@ -23,9 +23,14 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 
 # Installed once for each content of the files that decide what is installed.
-stamp=.venv/.installed-$(cat requirements.txt "$requirements" pyproject.toml | sha256sum | cut -c 1-16)
+stamp=.venv/.installed-$(cat requirements.txt constraints.txt pyproject.toml - <<<"$extras" | sha256sum | cut -c 1-16)
 if [ ! -e "$stamp" ]; then
-  echo "installing $requirements (a minute or two)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -e .
+  echo "installing transdiff_jax[$extras] (a minute or two)"
+  install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]")
+  # A pinned version may not exist for this Python or machine: that must not keep anybody from installing.
+  "${install[@]}" --constraint constraints.txt || {
+    echo "warning: that did not work with the versions of constraints.txt: trying without them" >&2
+    "${install[@]}"
+  }
   touch "$stamp"
 fi

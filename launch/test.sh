@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Lint and tests, as in CI. Arguments go to pytest: launch/test.sh tests/nn -x
+# Lint, types and tests, as in CI. Arguments go to pytest: launch/test.sh tests/nn -x
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh requirements-test.txt
+source launch/environment.sh dev
 
 # Most of the suite's time would be compilation; the cache is shared by all tests and kept between runs.
 export JAX_PLATFORMS=cpu
@@ -11,4 +11,5 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/pyrefly check
 .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" "$@"

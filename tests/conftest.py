@@ -3,24 +3,45 @@
 import os
 
 import jax
+import jaxlib.version
 import pytest
 
 from tests.support.configs import tiny_config
 from transdiff_jax.config import Config
+from transdiff_jax.data.sources.digits import prepare_digits
 
 # Before anything touches a device: the tests shard over eight virtual ones.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 # Compiling is most of the suite's time, and tiny arrays gain nothing from optimised code.
 jax.config.update("jax_disable_most_optimizations", True)
-# Nor from XLA's newer way of writing loops for CPUs, which takes twice as long to compile.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+# Nor from XLA's newer way of writing loops for CPUs, which takes twice as long to compile. jaxlib 0.11.1 dropped the
+# flag, and XLA ends the process at a flag that it does not know.
+FLAGS = " --xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11, 1) else ""
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + FLAGS
 
 
 @pytest.fixture(params=[False, True], ids=["one_step", "mrar"])
 def config(request) -> Config:
     """The tiny configuration, once for each kind of model."""
     return tiny_config(request.param)
+
+
+@pytest.fixture(scope="session")
+def digits_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("digits")
+    prepare_digits(str(directory))
+    return directory
+
+
+@pytest.fixture
+def digits_config(digits_directory):
+    """A tiny configuration that reads the prepared digits; takes what `tiny_config` takes."""
+
+    def make(mrar=False, data=None, **sections):
+        return tiny_config(mrar, data={"directory": str(digits_directory)} | (data or {}), **sections)
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,10 +11,11 @@ from transdiff_jax.config import Config, load_config_dict, make_config
 PACKAGE = ROOT / "transdiff_jax"
 LOOSE = {"__init__", "errors", "rng"}
 # A package imports only what stands to its left.
-ORDER = """
-    errors rng config storage parallel images flow nn tokenizer model data checkpoints sampling
-    generation evaluation training convert verification benchmark demo cli
-""".split()
+ORDER = (
+    *("errors", "rng", "config", "storage", "parallel", "images", "flow", "nn", "tokenizer", "model"),
+    *("data", "checkpoints", "sampling", "generation", "evaluation", "training"),
+    *("convert", "verification", "benchmark", "demo", "cli"),
+)
 CONFIG_FILES = sorted(CONFIGS.rglob("*.py"))
 
 

@@ -9,7 +9,7 @@ from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.demo.report import write_report
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.loop import train
@@ -29,8 +29,10 @@ def folder(tmp_path_factory):
     )
     for name, config in (("one_step", one_step), ("mrar", mrar)):
         train(config, folder / name)
-        request = SampleRequest(tuple(balanced_labels(100, config.model)), seed=0, all_images=name == "mrar")
-        generate(load_weights(folder / name, mesh), request, folder / "samples" / name, mesh)
+        request = SampleRequest(
+            tuple(balanced_labels(100, config.model.num_classes)), seed=0, all_images=name == "mrar"
+        )
+        generate_samples(load_weights(folder / name, mesh), request, folder / "samples" / name, mesh)
     return folder
 
 

@@ -17,7 +17,7 @@ from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import generate as generation
 from transdiff_jax.generation import image_writer, sample_set
-from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.sample_set import RECORD, image_path, reference_path
 from transdiff_jax.images.png import encode_png, load_png
@@ -53,7 +53,7 @@ def read_all(out, count):
 @pytest.fixture(scope="module")
 def finished(weights, mesh, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
-    generate(weights, REQUEST, out, mesh)
+    generate_samples(weights, REQUEST, out, mesh)
     return out
 
 
@@ -119,14 +119,16 @@ def test_diversity_of_the_semantic_features_is_reported(finished, weights):
     assert list(similarity) == ["0", "1", "2"]
     for label, value in similarity.items():
         model, null = TransDiff(CONFIG.model), jnp.zeros(1, bool)
-        tokens = model.apply({"params": weights.params}, jnp.array([int(label)]), null, method="encode").features[0]
+        tokens = model.apply(
+            {"params": weights.params}, jnp.array([int(label)]), null, method=TransDiff.encode
+        ).features[0]
         cosines = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in np.array(tokens)] for a in np.array(tokens)]
         assert value == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
 def test_fused_classes(weights, mesh, tmp_path, finished):
-    generate(weights, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
-    generate(weights, SampleRequest((1,) * 6, seed=3), tmp_path / "single", mesh)
+    generate_samples(weights, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+    generate_samples(weights, SampleRequest((1,) * 6, seed=3), tmp_path / "single", mesh)
     assert (read_all(tmp_path / "fused", 6) != read_all(tmp_path / "single", 6)).any(axis=(1, 2, 3)).all()
     record = json.loads((tmp_path / "fused" / RECORD).read_text())
     assert record["settings"]["fuse_with"] == 2
@@ -134,9 +136,9 @@ def test_fused_classes(weights, mesh, tmp_path, finished):
     assert set(record["semantic_similarity"]) == {"1", "2", "fused"}
     with pytest.raises(UserError, match="other sampling"):
         half = with_sampling(weights, fuse_fraction=0.4)
-        generate(half, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+        generate_samples(half, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
     # A fraction of none is the first class, in the similarity too.
-    generate(with_sampling(weights, fuse_fraction=0.0), SampleRequest((1,) * 6, 3, 2), tmp_path / "none", mesh)
+    generate_samples(with_sampling(weights, fuse_fraction=0.0), SampleRequest((1,) * 6, 3, 2), tmp_path / "none", mesh)
     difference = read_all(tmp_path / "none", 6).astype(int) - read_all(tmp_path / "single", 6)
     assert np.abs(difference).max() <= 1
     similarity = json.loads((tmp_path / "none" / RECORD).read_text())["semantic_similarity"]
@@ -156,7 +158,7 @@ def test_samples_that_are_not_finite_stop_the_job(weights, mesh, tmp_path):
     poisoned = encoder | {"class_embedding": encoder["class_embedding"].at[2].set(np.nan)}
     broken = dataclasses.replace(weights, params=weights.params | {"encoder": poisoned})
     with pytest.raises(UserError, match="sample 4 holds values that are not finite"):
-        generate(broken, SampleRequest(LABELS, seed=3), tmp_path, mesh)
+        generate_samples(broken, SampleRequest(LABELS, seed=3), tmp_path, mesh)
     assert {path.name for path in (tmp_path / "images").iterdir()} == {f"00000{i}.png" for i in range(4)}
 
 
@@ -175,19 +177,21 @@ def test_samples_differ(finished):
 
 def test_a_finished_set_is_left_alone(copy, weights, mesh):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-    generate(weights, REQUEST, copy, mesh)
+    generate_samples(weights, REQUEST, copy, mesh)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
     # Nor does a call that asks for less take anything away.
-    generate(weights, dataclasses.replace(REQUEST, all_images=False, npz=False), copy, mesh)
+    generate_samples(weights, dataclasses.replace(REQUEST, all_images=False, npz=False), copy, mesh)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
 def test_npz_and_earlier_images_can_be_asked_for_later(finished, weights, mesh, tmp_path):
     bare = dataclasses.replace(REQUEST, all_images=False, npz=False)
-    generate(weights, bare, tmp_path, mesh)
+    generate_samples(weights, bare, tmp_path, mesh)
     assert set(contents(tmp_path)) == {*(f"images/00000{i}.png" for i in range(6)), "grid.png", "SHA256SUMS"}
-    assert generate(weights, dataclasses.replace(bare, npz=True), tmp_path, mesh)["images_made"] == 6
-    assert len(generate(weights, REQUEST, tmp_path, mesh)["runs"]) == 2, "the call for the npz alone sampled nothing"
+    assert generate_samples(weights, dataclasses.replace(bare, npz=True), tmp_path, mesh)["images_made"] == 6
+    assert len(generate_samples(weights, REQUEST, tmp_path, mesh)["runs"]) == 2, (
+        "the call for the npz alone sampled nothing"
+    )
     assert contents(tmp_path) == contents(finished)
 
 
@@ -208,9 +212,9 @@ def test_a_stopped_job_ends_with_the_same_bytes(finished, weights, mesh, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(image_writer, "write_bytes", stop)
         with pytest.raises(Interrupted):
-            generate(weights, REQUEST, tmp_path, mesh)
+            generate_samples(weights, REQUEST, tmp_path, mesh)
     assert written or not list((tmp_path / "images").glob("*.png"))
-    generate(weights, REQUEST, tmp_path, mesh)
+    generate_samples(weights, REQUEST, tmp_path, mesh)
     assert contents(tmp_path) == contents(finished)
 
 
@@ -226,11 +230,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_made_again(finished, copy, weights, mesh, damage):
     DAMAGES[damage](copy / "samples.npz")
-    assert generate(weights, REQUEST, copy, mesh)["images_made"] == 6, "the images are left alone"
+    assert generate_samples(weights, REQUEST, copy, mesh)["images_made"] == 6, "the images are left alone"
     assert contents(copy) == contents(finished)
     for name in ("images/000004.png", "references/000001_2.png", "samples.npz"):
         DAMAGES[damage](copy / name)
-    record = generate(weights, REQUEST, copy, mesh)
+    record = generate_samples(weights, REQUEST, copy, mesh)
     assert record["images_made"] == 2
     assert contents(copy) == contents(finished)
     assert record["shards"] == json.loads((finished / RECORD).read_text())["shards"]
@@ -246,7 +250,7 @@ def test_damage_in_an_unfinished_set_is_found(finished, copy, weights, mesh):
     (copy / RECORD).write_text(json.dumps(record))
     DAMAGES["changed"](copy / "images" / "000002.png")
     DAMAGES["another image"](copy / "images" / "000003.png")
-    assert generate(weights, REQUEST, copy, mesh)["images_made"] == 2
+    assert generate_samples(weights, REQUEST, copy, mesh)["images_made"] == 2
     assert contents(copy) == contents(finished)
 
 
@@ -256,7 +260,7 @@ def test_other_batch_sizes_and_devices_go_on(finished, copy, weights, devices, b
     (copy / "references" / "000001_3.png").unlink()
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     weights = dataclasses.replace(with_sampling(weights, batch_size=batch_size), params=jax.device_get(weights.params))
-    record = generate(weights, REQUEST, copy, mesh)
+    record = generate_samples(weights, REQUEST, copy, mesh)
     assert record["images_made"] == 2
     assert record["runs"][-1]["devices"] == devices
     assert set(contents(copy)) == set(contents(finished))
@@ -268,7 +272,7 @@ def test_other_batch_sizes_and_devices_go_on(finished, copy, weights, devices, b
 
 def test_shards_do_not_depend_on_batches(weights, mesh, tmp_path, monkeypatch):
     monkeypatch.setattr(sample_set, "SHARD_SIZE", 4)
-    record = generate(with_sampling(weights, batch_size=3), SampleRequest(LABELS, seed=3), tmp_path, mesh)
+    record = generate_samples(with_sampling(weights, batch_size=3), SampleRequest(LABELS, seed=3), tmp_path, mesh)
     assert [(shard["first"], shard["samples"]) for shard in record["shards"]] == [(0, 4), (4, 2)]
     lines = (tmp_path / "SHA256SUMS").read_text().splitlines(keepends=True)
     assert [line.split()[1] for line in lines] == [f"images/00000{i}.png" for i in range(6)]
@@ -289,10 +293,10 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(finished, weights, mesh,
     with monkeypatch.context() as patch:
         patch.setattr(image_writer, "write_bytes", fail)
         with pytest.raises(UserError, match=rf"00000\d.*png could not be written \({os.strerror(code)}\): free"):
-            generate(weights, request, tmp_path, mesh)
+            generate_samples(weights, request, tmp_path, mesh)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0*.png")}
     assert len(kept) == 3
-    assert generate(weights, request, tmp_path, mesh)["images_made"] == 3
+    assert generate_samples(weights, request, tmp_path, mesh)["images_made"] == 3
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     np.testing.assert_array_equal(read_all(tmp_path, 6), read_all(finished, 6))
 
@@ -308,9 +312,9 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(finished, weights, mesh,
 def test_what_cannot_be_written_at_the_end_is_named(finished, weights, mesh, tmp_path, name, message):
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=message):
-        generate(weights, REQUEST, tmp_path, mesh)
+        generate_samples(weights, REQUEST, tmp_path, mesh)
     (tmp_path / name).rmdir()
-    generate(weights, REQUEST, tmp_path, mesh)
+    generate_samples(weights, REQUEST, tmp_path, mesh)
     assert contents(tmp_path) == contents(finished)
 
 
@@ -325,7 +329,7 @@ def test_two_jobs_in_one_folder_are_noticed(weights, mesh, tmp_path, monkeypatch
 
     monkeypatch.setattr(generation, "_sample_missing", disturbed)
     with pytest.raises(UserError, match="another job is working in this folder"):
-        generate(weights, REQUEST, tmp_path, mesh)
+        generate_samples(weights, REQUEST, tmp_path, mesh)
 
 
 def test_the_next_batch_is_dispatched_before_one_is_written():
@@ -350,22 +354,22 @@ def test_the_next_batch_is_dispatched_before_one_is_written():
 def test_other_settings_do_not_mix(finished, weights, mesh, change, message):
     request = dataclasses.replace(SampleRequest(LABELS, seed=3), **change)
     with pytest.raises(UserError, match=message):
-        generate(weights, request, finished, mesh)
+        generate_samples(weights, request, finished, mesh)
     with pytest.raises(UserError, match="other checkpoint_sha256"):
-        generate(dataclasses.replace(weights, digest="other"), SampleRequest(LABELS, seed=3), finished, mesh)
+        generate_samples(dataclasses.replace(weights, digest="other"), SampleRequest(LABELS, seed=3), finished, mesh)
 
 
 @pytest.mark.parametrize("labels", [(10,), (-1,), (0, 99)])
 def test_labels_out_of_range(weights, mesh, tmp_path, labels):
     with pytest.raises(UserError, match=r"class (10|-1|99) does not exist; this model has classes 0 to 9"):
-        generate(weights, SampleRequest(labels, seed=0), tmp_path, mesh)
+        generate_samples(weights, SampleRequest(labels, seed=0), tmp_path, mesh)
 
 
 def test_folders_that_cannot_be_used(weights, mesh, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--out=.*file cannot be used"):
-        generate(weights, SampleRequest((0,), seed=0), tmp_path / "file", mesh)
+        generate_samples(weights, SampleRequest((0,), seed=0), tmp_path / "file", mesh)
     (tmp_path / "full" / "images").mkdir(parents=True)
     (tmp_path / "full" / "images" / "cat.png").write_text("")
     with pytest.raises(UserError, match=r"holds images but no samples.json"):
-        generate(weights, SampleRequest((0,), seed=0), tmp_path / "full", mesh)
+        generate_samples(weights, SampleRequest((0,), seed=0), tmp_path / "full", mesh)

@@ -21,7 +21,7 @@ FEATURES = jax.random.normal(jax.random.key(1), (2, 16, 16))
 @functools.partial(jax.jit, static_argnames=("model", "visible"))
 def velocity(params, x, timesteps, features, visible=None, model=MODEL):
     variables, module = {"params": params["decoder"]}, VelocityDecoder(model)
-    keys_values = module.apply(variables, features, method="condition")
+    keys_values = module.apply(variables, features, method=VelocityDecoder.condition)
     mask = None if visible is None else np.array(visible)
     return module.apply(variables, x, timesteps, keys_values, mask)
 
@@ -60,9 +60,11 @@ def test_velocity_at_one_time_is_that_of_rows_alone(guided, conditions):
 
     @jax.jit
     def made():
-        time = module.apply(variables, t, method="embed_times")
-        ours, shared = (module.apply(variables, features, method="condition") for features in (own, null))
-        return module.apply(variables, x, time, GuidedPair(ours, shared) if guided else shared, method="velocity_at")
+        time = module.apply(variables, t, method=VelocityDecoder.embed_times)
+        ours, shared = (module.apply(variables, features, method=VelocityDecoder.condition) for features in (own, null))
+        return module.apply(
+            variables, x, time, GuidedPair(ours, shared) if guided else shared, method=VelocityDecoder.velocity_at
+        )
 
     shared = jnp.repeat(null, 4 // conditions, axis=0)
     expected = [
@@ -97,7 +99,7 @@ def test_fresh_decoder_says_zero():
 
 def test_keys_and_values_are_those_of_every_block():
     module, params = VelocityDecoder(MODEL), random_params(MODEL)
-    keys_values = module.apply({"params": params["decoder"]}, FEATURES, method="condition")
+    keys_values = module.apply({"params": params["decoder"]}, FEATURES, method=VelocityDecoder.condition)
     assert keys_values.key.shape == keys_values.value.shape == (2, 2, 16, 2, 8)
     p = literal.to_numpy(params["decoder"])
     condition = literal.linear(p["condition_projection"], np.asarray(FEATURES, np.float64))

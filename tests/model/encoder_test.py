@@ -55,11 +55,11 @@ def test_a_sequence_extended_group_by_group_is_the_whole():
     params, module = random_params(MRAR), SemanticEncoder(MRAR)
     variables = {"params": params["encoder"]}
     whole = encode(MRAR, params, LABELS, NULL, REFERENCES).features
-    prefix = module.apply(variables, LABELS, NULL, method="start")
+    prefix = module.apply(variables, LABELS, NULL, method=SemanticEncoder.start)
     groups = [prefix.features]
     for count in range(3):
         assert prefix.cache.key.shape == prefix.cache.value.shape == (2, 3, 3 + 4 * (count + 1), 2, 8)
-        prefix = module.apply(variables, REFERENCES[:, count], prefix.cache, method="extend")
+        prefix = module.apply(variables, REFERENCES[:, count], prefix.cache, method=SemanticEncoder.extend)
         groups.append(prefix.features)
     assert [group.shape for group in groups] == [(3, 4, 16)] * 4
     np.testing.assert_allclose(jnp.concatenate(groups, axis=1), whole, rtol=1e-5, atol=1e-5)
@@ -67,7 +67,7 @@ def test_a_sequence_extended_group_by_group_is_the_whole():
 
 def test_one_image_needs_no_cache():
     params = random_params(ONE_STEP)
-    prefix = SemanticEncoder(ONE_STEP).apply({"params": params["encoder"]}, LABELS, NULL, method="start")
+    prefix = SemanticEncoder(ONE_STEP).apply({"params": params["encoder"]}, LABELS, NULL, method=SemanticEncoder.start)
     assert prefix.cache is None
     np.testing.assert_allclose(prefix.features, encode(ONE_STEP, params, LABELS, NULL).features, rtol=1e-5, atol=1e-5)
 

@@ -242,13 +242,13 @@ def test_shared_keys_and_values_are_those_of_each_input_alone(model):
     def alone(image, pair):
         references = latents[:, :image] if image else None
         variables = {"params": params}
-        features = network.apply(variables, labels, draws.null, references, method="encode").features
+        features = network.apply(variables, labels, draws.null, references, method=TransDiff.encode).features
         x, noise = latent_to_tokens(latents[:, image]), draws.noise[:, image, pair]
         timesteps = draws.timesteps[:, image, pair, None]
         t = timesteps[..., None] / 1000
         x_t = ((1 - t) * x + t * noise)[:, None]
-        condition = network.apply(variables, features, method="condition")
-        velocity = network.apply(variables, x_t, timesteps, condition, method="velocity")[:, 0]
+        condition = network.apply(variables, features, method=TransDiff.condition)
+        velocity = network.apply(variables, x_t, timesteps, condition, method=TransDiff.velocity)[:, 0]
         return ((velocity - (noise - x)) ** 2).mean(axis=(-2, -1))
 
     unshared = np.stack(
@@ -380,10 +380,10 @@ def test_bfloat16_is_what_the_networks_compute_in():
     latents, labels, draws = batch(MRAR)
 
     def forward(params):
-        features = half.apply({"params": params}, labels, draws.null, latents[:, :-1], method="encode").features
-        keys_values = half.apply({"params": params}, features, method="condition")
+        features = half.apply({"params": params}, labels, draws.null, latents[:, :-1], method=TransDiff.encode).features
+        keys_values = half.apply({"params": params}, features, method=TransDiff.condition)
         x, t = draws.noise[:, 0], draws.timesteps[:, 0]
-        return features, keys_values, half.apply({"params": params}, x, t, keys_values, method="velocity")
+        return features, keys_values, half.apply({"params": params}, x, t, keys_values, method=TransDiff.velocity)
 
     features, keys_values, velocity = jax.eval_shape(forward, random_params(MRAR))
     assert features.dtype == keys_values.key.dtype == keys_values.value.dtype == jnp.bfloat16

@@ -26,7 +26,7 @@ from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.data.latents.encode import SHARD_RECORDS
 from transdiff_jax.data.latents.format import check_all
-from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.loop import train
@@ -275,8 +275,8 @@ def test_two_processes_that_share_the_weights_sample_the_same_bytes_as_one(strai
     values = weights.config.to_dict()
     values["sampling"]["batch_size"] = 8
     weights = dataclasses.replace(weights, config=make_config(values))
-    request = SampleRequest(tuple(balanced_labels(20, weights.config.model)), seed=0, npz=True)
-    generate(weights, request, tmp_path / "one", mesh)
+    request = SampleRequest(tuple(balanced_labels(20, weights.config.model.num_classes)), seed=0, npz=True)
+    generate_samples(weights, request, tmp_path / "one", mesh)
     assert sample_set(tmp_path / "two") == sample_set(tmp_path / "one")
 
 

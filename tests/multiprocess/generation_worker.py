@@ -14,7 +14,7 @@ from tests.support.configs import tiny_config
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.state import create_state
@@ -32,7 +32,7 @@ def main(out, process, processes, devices, port, batch_size):
     params = jax.jit(lambda tree: jax.tree.map(lambda p: p + 0.1, tree))(params)
     weights = Weights(config, params, "ema 0.9", 7, "digest")
     try:
-        record = generate(weights, SampleRequest(LABELS, seed=1, npz=True), Path(out), mesh)
+        record = generate_samples(weights, SampleRequest(LABELS, seed=1, npz=True), Path(out), mesh)
         print("made", record["images_made"], flush=True)
     except UserError as error:
         print("user error:", error, flush=True)

@@ -80,8 +80,8 @@ def test_self_attention_extended_is_the_whole():
     x, module = normal(0, 2, 5, 6), SelfAttention(3, 0.0, jnp.float32)
     params = {"params": perturb(module.init(jax.random.key(1), x)["params"])}
     nothing = KeysValues(jnp.zeros((2, 0, 3, 2)), jnp.zeros((2, 0, 3, 2)))
-    first, cache = module.apply(params, x[:, :3], nothing, MASK[:3, :3], method="extend")
-    second, cache = module.apply(params, x[:, 3:], cache, method="extend")
+    first, cache = module.apply(params, x[:, :3], nothing, MASK[:3, :3], method=SelfAttention.extend)
+    second, cache = module.apply(params, x[:, 3:], cache, method=SelfAttention.extend)
     assert cache.key.shape == cache.value.shape == (2, 5, 3, 2)
     whole = module.apply(params, x, MASK)
     np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.meshes import over_shards
 from transdiff_jax.sampling.conditions import NULL, classes_encoded, encode_distinct
 
 
@@ -18,7 +19,12 @@ def encoder(log):
 
 def run(labels, shards, with_null):
     log = []
-    made = jax.jit(lambda labels: encode_distinct(encoder(log), labels, shards, with_null=with_null))(labels)
+
+    def encode(labels):
+        with over_shards(shards):
+            return encode_distinct(encoder(log), labels, with_null=with_null)
+
+    made = jax.jit(encode)(labels)
     jax.effects_barrier()
     assert sum(map(len, log)) == classes_encoded(labels, shards, with_null=with_null)
     return made, log

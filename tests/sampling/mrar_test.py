@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.collectives import moved
 from tests.support.configs import tiny_config
+from tests.support.meshes import over_shards
 from tests.support.noise import INDICES, STEPS, draws
 from tests.support.parameters import random_params
 from transdiff_jax.benchmark.flops import evaluations
@@ -18,7 +19,6 @@ from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.flow.path import sde_drift
 from transdiff_jax.flow.solvers import Solver
 from transdiff_jax.flow.timesteps import solver_grid
-from transdiff_jax.generation.request import balanced_labels
 from transdiff_jax.images.uint8 import to_uint8
 from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.encoder import Prefix
@@ -88,10 +88,10 @@ def test_mrar_literal(weights):
 
     @jax.jit
     def network(x, t, null, references):
-        features = model.apply({"params": params}, LABELS, null, references, method="encode").features
-        keys_values = model.apply({"params": params}, features, method="condition")
+        features = model.apply({"params": params}, LABELS, null, references, method=TransDiff.encode).features
+        keys_values = model.apply({"params": params}, features, method=TransDiff.condition)
         timesteps = jnp.full((8, 1), 1000.0 * t)
-        return model.apply({"params": params}, x[:, None], timesteps, keys_values, method="velocity")[:, 0]
+        return model.apply({"params": params}, x[:, None], timesteps, keys_values, method=TransDiff.velocity)[:, 0]
 
     keep, drop = jnp.zeros(8, bool), jnp.ones(8, bool)
     times, images = [*np.linspace(1, 0.04, STEPS), 0.0], []
@@ -110,6 +110,11 @@ def test_mrar_literal(weights):
         images.append(x.reshape(8, 4, 4, 4))
     made = latents_of(MRAR.model, settings, params, LABELS, GivenNoise(initial, noise))
     np.testing.assert_allclose(made, np.stack(images, axis=1), rtol=1e-3, atol=1e-3)
+
+
+def sample_over(shards, *arguments, **more):
+    with over_shards(shards):
+        return sample_latents(*arguments, **more)
 
 
 CACHED_AND_NAIVE = {
@@ -131,7 +136,7 @@ def test_cached_is_uncached(model, weights, shards):
     def latents(sample, labels):
         return sample(TransDiff(model, unroll=True), params, labels, noise, settings)
 
-    cached = functools.partial(sample_latents, shards=shards)
+    cached = functools.partial(sample_over, shards)
     # Classes that repeat, within a shard and across; and rows of which no two are alike.
     for labels in (np.array([3, 3, 9, 0, 9, 9, 0, 3]), np.array([1, 0, 9, 3, 7, 8, 5, 2])):
         assert_close(latents(cached, labels), latents(naive_latents, labels))
@@ -181,7 +186,7 @@ def test_fused_features_cached_and_not(model, weight, shards):
     def latents(sample):
         return sample(TransDiff(model, unroll=True), params, PAIRS, noise, settings, splice=SPLICE)
 
-    assert_close(latents(functools.partial(sample_latents, shards=shards)), latents(naive_latents))
+    assert_close(latents(functools.partial(sample_over, shards)), latents(naive_latents))
 
 
 def test_a_whole_splice_is_one_of_the_classes(config):
@@ -189,7 +194,7 @@ def test_a_whole_splice_is_one_of_the_classes(config):
 
     @jax.jit
     def latents(labels, splice):
-        return sample_latents(TransDiff(config.model, unroll=True), params, labels, noise, config.sampling, 1, splice)
+        return sample_latents(TransDiff(config.model, unroll=True), params, labels, noise, config.sampling, splice)
 
     for column in (0, 1):
         expected = latents_of(config.model, config.sampling, params, PAIRS[:, column], noise)
@@ -253,7 +258,7 @@ class StandInModel:
         self.config, self.rows = config, []
 
     def apply(self, variables, *arguments, method):
-        return getattr(self, method)(*arguments)
+        return getattr(self, method.__name__)(*arguments)
 
     def embed_times(self, timesteps):
         self.timesteps = timesteps
@@ -469,26 +474,3 @@ def test_tensor_parallel_sums_after_a_block_and_gathers_nothing():
     arrays = moved(program_on((2, 1, 4)))
     assert {kind for kind, _ in arrays} == {"all-reduce"}
     assert ("all-reduce", (24, 16, 64)) in arrays, "pairs of 12 rows"
-
-
-# --- labels ---
-
-
-@pytest.mark.parametrize(
-    ("count", "classes", "expected"),
-    [
-        (6, 3, [0, 0, 1, 1, 2, 2]),
-        (5, 3, [0, 0, 1, 1, 2]),
-        (2, 3, [0, 1]),
-        (1, 1, [0]),
-        (0, 3, []),
-    ],
-)
-def test_balanced_labels(count, classes, expected):
-    model = dataclasses.replace(ONE_STEP.model, num_classes=classes)
-    assert balanced_labels(count, model) == expected
-
-
-def test_published_labels_are_fifty_of_each_in_class_order():
-    model = dataclasses.replace(ONE_STEP.model, num_classes=1000)
-    assert balanced_labels(50_000, model) == [index // 50 for index in range(50_000)]

@@ -19,8 +19,8 @@ def similarities(sizes):
     params = jax.device_put(random_params(CONFIG.model), where)
     pairs = np.stack([CLASSES, CLASSES[::-1]], axis=1)
     return (
-        class_similarities(CONFIG, params, mesh, CLASSES),
-        fused_similarities(CONFIG, params, mesh, pairs, 5, np.arange(6)),
+        class_similarities(CONFIG.model, params, mesh, CLASSES, 4),
+        fused_similarities(CONFIG.model, params, mesh, pairs, 5, np.arange(6), 0.5, 4),
     )
 
 

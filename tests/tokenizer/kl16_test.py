@@ -65,7 +65,7 @@ def test_decode_undoes_the_scale(tokenizer):
     latents = jax.random.normal(jax.random.key(2), (2, 4, 6, 4))
     ours = tokenizer.decode(LATENT_SCALE * latents)
     assert ours.shape == (2, 8, 12, 3)
-    unscaled = Kl16Autoencoder(TINY).apply({"params": tokenizer.params}, latents, method="decode")
+    unscaled = Kl16Autoencoder(TINY).apply({"params": tokenizer.params}, latents, method=Kl16Autoencoder.decode)
     np.testing.assert_allclose(ours, unscaled, atol=1e-5)
 
 

@@ -6,13 +6,17 @@ import pytest
 from tests.support.configs import tiny_config
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
+from transdiff_jax.model.params import abstract_params
+from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.sampling.sampler import make_sampler
+from transdiff_jax.tokenizer import kl16
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
 from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.tokenizer.pixels import PixelTokenizer
 from transdiff_jax.training import step
+from transdiff_jax.training.state import abstract_state
 
 TINY = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
 
@@ -67,20 +71,23 @@ def test_configuration_chooses_the_tokenizer(saved):
     assert make_tokenizer(tiny_config()) == PixelTokenizer(2)
     tokenizer = make_tokenizer(config_with(saved[0]))
     assert isinstance(tokenizer, Kl16Tokenizer)
-    assert (tokenizer.slice_size, tokenizer.shards, tokenizer.config.dtype) == (5, 1, "bfloat16")
+    assert (tokenizer.slice_size, tokenizer.config.dtype) == (5, "bfloat16")
 
 
 def test_slices_are_of_each_device(saved, monkeypatch):
-    config, mesh, asked = config_with(saved[0]), make_mesh(MeshConfig(fsdp=2, tensor=2)), []
-    assert make_sampler(config, mesh).tokenizer.shards == 4
+    config, mesh, seen = config_with(saved[0]), make_mesh(MeshConfig(fsdp=2, tensor=2)), []
 
-    def record(config, shards):
-        asked.append(shards)
-        return make_tokenizer(config, shards)
+    def look(function, rows, size):
+        seen.append((axes.row_shards(), size))
+        return function(rows)
 
-    monkeypatch.setattr(step, "make_tokenizer", record)
-    step.make_train_step(config, mesh)
-    assert asked == [4]
+    monkeypatch.setattr(kl16, "map_slices", look)
+    sampler, rows = make_sampler(config, mesh), jax.ShapeDtypeStruct((8,), jnp.int32)
+    weights = sampler.tokenizer, abstract_params(config.model, mesh)
+    sampler.jitted.eval_shape(weights, rows, jax.ShapeDtypeStruct((), jnp.int32), rows)
+    batch = {"label": rows, "image": jax.ShapeDtypeStruct((8, 1, 64, 64, 3), jnp.float32)}
+    step.jit_train_step(config, mesh).eval_shape(abstract_state(config, mesh), batch, sampler.tokenizer)
+    assert seen == [(4, 5), (4, 5)]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.meshes import over_shards
 from transdiff_jax.benchmark.hlo import collectives
 from transdiff_jax.config import MeshConfig
+from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.tokenizer.slices import map_slices
@@ -20,13 +22,15 @@ def test_every_slice_size_gives_the_same(size, shards):
         largest.append(len(part))
         return jnp.sum(part, axis=2) ** 2
 
-    np.testing.assert_array_equal(map_slices(function, rows, size, shards), function(rows))
+    with over_shards(shards):
+        sliced = map_slices(function, rows, size)
+    np.testing.assert_array_equal(sliced, function(rows))
     assert largest[0] <= size * shards
 
 
 def test_rows_that_do_not_divide():
-    with pytest.raises(ValueError, match="28 rows do not divide into 8 shards"):
-        map_slices(jnp.sin, jnp.ones(28), 1, 8)
+    with over_shards(8), pytest.raises(ValueError, match="28 rows do not divide into 8 shards"):
+        map_slices(jnp.sin, jnp.ones(28), 1)
 
 
 @pytest.mark.parametrize("held", [4, 5])  # of each device: whole slices of two, and not
@@ -39,7 +43,11 @@ def test_no_row_of_a_sharded_batch_moves(held):
     def function(part):
         return jax.lax.conv_general_dilated(part, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    program = jax.jit(lambda rows: map_slices(function, rows, 2, 8), out_shardings=rows).lower(batch).compile()
+    def sliced(rows):
+        with axes.over(mesh):
+            return map_slices(function, rows, 2)
+
+    program = jax.jit(sliced, out_shardings=rows).lower(batch).compile()
     assert "while" in program.as_text()
     assert collectives(program.as_text()) == []
 

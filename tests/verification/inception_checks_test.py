@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.paths import GOLDEN
 from transdiff_jax.evaluation.inception.preprocess import resize
-from transdiff_jax.verification import verify
+from transdiff_jax.verification import check_file
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.inception_checks import check_metrics, check_network, inception_rule_weight, make_params
 
@@ -27,7 +27,7 @@ def copy_with(target, keep=None, **changes):
 
 
 def test_the_whole_file():
-    checked = verify.verify(FILE)
+    checked = check_file.verify(FILE)
     assert checked["ok"]
     assert checked["unchecked"] == []
     names = ("resized_corner", "resized_mean", *FEATURES)
@@ -74,11 +74,11 @@ def test_scores_that_cannot_be_made_fail_and_the_others_are_shown(tmp_path, monk
     assert not checks["metrics/kid"].ok
     assert checks["metrics/kid"].reason == "KID draws subsets of 200 images, and one set has only 150"
     assert checks["metrics/inception_score"].ok
-    monkeypatch.setattr(verify.inception_checks, "check_network", lambda file, params: [])
-    monkeypatch.setattr(verify.inception_checks, "make_params", lambda file: {})
+    monkeypatch.setattr(check_file.inception_checks, "check_network", lambda file, params: [])
+    monkeypatch.setattr(check_file.inception_checks, "make_params", lambda file: {})
     arrays = {name: array for name, array in np.load(FILE).items() if name != "metrics/features_real"}
     np.savez(tmp_path / "without.npz", **arrays)
-    checked = verify.verify(tmp_path / "without.npz")
+    checked = check_file.verify(tmp_path / "without.npz")
     assert checked["failed"] == ["metrics/fid", "metrics/precision_recall", "metrics/kid"]
     assert {*checked["reasons"].values()} == {"the file has no array metrics/features_real"}
     assert checked["reasons"].keys() == {*checked["failed"]}

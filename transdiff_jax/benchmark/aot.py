@@ -93,7 +93,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     """
     mesh = make_mesh(config.mesh, devices)
     size = config.train.batch_size if mode == "train" else config.sampling.batch_size
-    record = settings("aot", config, mesh, size) | {
+    record = settings("aot", config.model, mesh, size) | {
         "mode": mode,
         "batch_size_per_chip": size / mesh.size,
         "hbm_bytes": chip.hbm_bytes,
@@ -138,15 +138,15 @@ def _plan(
 
 
 def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
-    check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
-    arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config)
+    check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
+    arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config.tokenizer)
     rows = config.train.batch_size
     return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
 
 
 def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
     size = config.sampling.batch_size
-    check_batch(size, mesh, "--batch_size")
+    check_batch(size, mesh, "batch_size")
     rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=batch_sharding(mesh))
     seed = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(mesh))
     arguments = abstract_params(config.model, mesh), rows, seed, rows

@@ -40,11 +40,11 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
         what is not measured is None. With `compare_train`, `images_per_second` and `seconds_per_step` of training,
         and `input_share`: what the step needs of what the input gives, above 1 if it has to wait.
     """
-    record = settings("data", config, mesh, config.train.batch_size) | _settings(config)
+    record = settings("data", config.model, mesh, config.train.batch_size) | _settings(config)
     record |= _measure_input(config, repetitions)
     measured: dict[str, Any] = {"input_share": None}
     if compare_train:
-        check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
+        check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
         measured |= _measure_step(config, mesh, repetitions)
         measured["input_share"] = record["seconds_per_batch"] / measured["seconds_per_step"]
     return record | measured

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax.config import Config
+from transdiff_jax.config.schema import ModelConfig, TokenizerConfig
 from transdiff_jax.parallel.arrays import batch_sharding
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
@@ -35,7 +36,7 @@ class Compiled:
     memory_bytes: int | None  # arguments, result and temporaries of one device, as the compiler plans them
 
 
-def settings(what: str, config: Config, mesh: Mesh, batch_size: int) -> dict[str, Any]:
+def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> dict[str, Any]:
     """The fields with which every record starts; what is to be measured is None yet."""
     return {
         "what": what,
@@ -44,7 +45,7 @@ def settings(what: str, config: Config, mesh: Mesh, batch_size: int) -> dict[str
         "mesh": dict(mesh.shape),
         "jax": jax.__version__,
         "batch_size": batch_size,
-        "model": dataclasses.asdict(config.model),
+        "model": dataclasses.asdict(model),
     } | dict.fromkeys(MEASURED)
 
 
@@ -83,11 +84,11 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def weightless_tokenizer(config: Config) -> Tokenizer:
+def weightless_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """A tokenizer for batches of `batch_shapes`: KL-16 without its network, which cached moments do not ask for."""
-    if config.tokenizer.kind == "kl16":
+    if config.kind == "kl16":
         return Kl16Tokenizer({})
-    return PixelTokenizer(config.tokenizer.patch)
+    return PixelTokenizer(config.patch)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -18,9 +17,9 @@ from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, samp
 from transdiff_jax.benchmark.measuring import Compiled, compile_program, measure_peak, peak_memory, seconds, settings
 from transdiff_jax.config import Config
 from transdiff_jax.model.mesh_checks import check_implementation
-from transdiff_jax.model.params import Params, init_params
+from transdiff_jax.model.params import Params, init_sharded_params
 from transdiff_jax.model.transdiff import TransDiff
-from transdiff_jax.parallel.arrays import batch_sharding, tree_shardings
+from transdiff_jax.parallel.arrays import batch_sharding
 from transdiff_jax.parallel.mesh import batch_shards, check_batch
 from transdiff_jax.sampling.conditions import classes_encoded
 from transdiff_jax.sampling.mrar import sample_latents
@@ -45,8 +44,8 @@ def benchmark_sample(
         compare_naive: time the sampler that shares nothing too, in turns with the other.
         flops_only: run nothing; measurements are None.
     """
-    check_batch(config.sampling.batch_size, mesh, "--batch_size")
-    record = settings("sample", config, mesh, config.sampling.batch_size) | {
+    check_batch(config.sampling.batch_size, mesh, "batch_size")
+    record = settings("sample", config.model, mesh, config.sampling.batch_size) | {
         "images_per_class": IMAGES_PER_CLASS,
         "sampling": dataclasses.asdict(config.sampling),
         **_flops(config, mesh),
@@ -76,7 +75,7 @@ def _flops(config: Config, mesh: Mesh) -> dict[str, Any]:
 
 def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, flops: float) -> dict[str, Any]:
     size, sampling = config.sampling.batch_size, config.sampling
-    params = _random_params(config, mesh)
+    params = init_sharded_params(config.model, 0, mesh)
     cached = _compile(config, mesh, params, naive=False)
     naive = _compile(config, mesh, params, naive=True) if compare_naive else None
     samplers = [cached.call] if naive is None else [cached.call, naive.call]
@@ -102,12 +101,6 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, 
     }
 
 
-def _random_params(config: Config, mesh: Mesh) -> Params:
-    boxed = jax.eval_shape(lambda: init_params(config.model, 0))
-    make = jax.jit(lambda: nn.unbox(init_params(config.model, 0)), out_shardings=tree_shardings(boxed, mesh))
-    return make()
-
-
 def batch_flops(config: Config, mesh: Mesh) -> float:
     """Analytic FLOPs of sampling one batch."""
     return _flops(config, mesh)["flops_per_image"] * config.sampling.batch_size
@@ -122,7 +115,7 @@ def jit_sampler(config: Config, mesh: Mesh, *, naive: bool) -> Callable[[Params,
         noise = SeededNoise(seed, indices)
         if naive:
             return naive_latents(model, params, labels, noise, config.sampling)
-        return sample_latents(model, params, labels, noise, config.sampling, batch_shards(mesh))
+        return sample_latents(model, params, labels, noise, config.sampling)
 
     return jit_over_rows(sample, mesh)
 

@@ -39,8 +39,8 @@ def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only:
     Raises:
         UserError: the batch, or the model, does not divide over the mesh.
     """
-    check_batch(config.train.batch_size // config.train.accumulation, mesh, "--batch_size")
-    record = settings("train", config, mesh, config.train.batch_size) | {
+    check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
+    record = settings("train", config.model, mesh, config.train.batch_size) | {
         "accumulation": config.train.accumulation,
         "pairs_per_latent": config.loss.pairs_per_latent,
         "flops_per_image": flops_per_image(config),
@@ -55,7 +55,11 @@ def flops_per_image(config: Config) -> float:
 
 
 def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> dict[str, Any]:
-    state, batch, tokenizer = create_state(config, mesh), random_batch(config, mesh), weightless_tokenizer(config)
+    state, batch, tokenizer = (
+        create_state(config, mesh),
+        random_batch(config, mesh),
+        weightless_tokenizer(config.tokenizer),
+    )
     step = compile_program(jit_train_step(config, mesh), state, batch, tokenizer)
     times = timed_steps(lambda state, batch: step.call(state, batch, tokenizer), state, batch, 1 + repetitions)
     typical, peak = statistics.median(times[1:]), measure_peak(config.model.dtype)

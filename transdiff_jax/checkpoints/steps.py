@@ -31,8 +31,18 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def to_read(folder: Path) -> int:
-    """The newest intact step; nothing is changed. Raises a UserError where there is none."""
+def to_read(folder: Path, asked: int | None = None) -> int:
+    """The newest intact step, or the one that is asked for if it is intact; nothing is changed.
+
+    Raises:
+        UserError: there is no such step.
+    """
+    if asked is not None:
+        if asked not in saved_steps(folder):
+            raise UserError(f"{folder} holds no checkpoint of step {asked}, only of {saved_steps(folder)}")
+        if damage := find_damage(folder / str(asked)):
+            raise UserError(f"the checkpoint of step {asked} in {folder} is damaged ({damage}); choose another")
+        return asked
     step, damaged = _newest_intact(folder)
     if step is None:
         raise UserError(f"{folder} holds no intact checkpoint (damaged ones: {sorted(damaged)}); train there first")

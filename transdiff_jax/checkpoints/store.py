@@ -57,7 +57,7 @@ class CheckpointStore:
             if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
         except OSError as error:
-            raise UserError(f"--workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
+            raise UserError(f"workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
         self._lock: IO[str] | None = None  # held by the first process, for all
         do_in_first_process(lambda: self._take_lock(workdir))
         self._saving: int | None = None

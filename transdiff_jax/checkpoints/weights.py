@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from transdiff_jax.checkpoints import steps
 from transdiff_jax.checkpoints.record import FOLDER, RUN, STATE, RunRecord, read_record
 from transdiff_jax.config import Config
+from transdiff_jax.config.schema import TrainConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.params import Params, abstract_params
 from transdiff_jax.storage.checksums import MANIFEST, sha256
@@ -29,19 +30,27 @@ class Weights:
 
 
 def load_weights(
-    workdir: Path, mesh: Mesh, *, kind: Literal["ema", "raw"] = "ema", ema_rate: float | None = None
+    workdir: Path,
+    mesh: Mesh,
+    *,
+    kind: Literal["ema", "raw"] = "ema",
+    ema_rate: float | None = None,
+    step: int | None = None,
 ) -> Weights:
-    """Reads one set of weights of a run's newest intact checkpoint; nothing there is changed.
+    """Reads one set of weights of a run's checkpoint; nothing there is changed.
 
     Args:
+        workdir: the run.
+        mesh: devices to place the weights on.
         kind: an average, or the raw parameters.
         ema_rate: which average; None for the run's first.
+        step: of the checkpoint; None for the newest intact one.
 
     Raises:
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
     folder = _existing_folder(workdir)
-    step = steps.agreed(lambda: steps.to_read(folder))
+    step = steps.agreed(lambda: steps.to_read(folder, step))
     with _reader(folder) as manager:
         record = read_record(manager, step)
         config = record.config
@@ -49,7 +58,7 @@ def load_weights(
         if kind == "raw":
             name, wanted = "raw", {"params": abstract}
         else:
-            index = _ema_index(config, ema_rate, workdir)
+            index = _ema_index(config.train, ema_rate, workdir)
             name = f"ema {config.train.ema_rates[index]}"
             # Placeholders keep the place of the averages that are not read.
             unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract)
@@ -83,8 +92,8 @@ def _existing_folder(workdir: Path) -> Path:
     return folder
 
 
-def _ema_index(config: Config, rate: float | None, workdir: Path) -> int:
-    rates = config.train.ema_rates
+def _ema_index(train: TrainConfig, rate: float | None, workdir: Path) -> int:
+    rates = train.ema_rates
     if rate is not None and rate not in rates:
         raise UserError(f"{workdir} has averages of rates {rates}, none of {rate}")
     return 0 if rate is None else rates.index(rate)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
@@ -56,6 +57,17 @@ def run(
     app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
 
 
+def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
+    """The flag --config, with an override for each field of the configuration."""
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Configuration file; any field is overridden by --config.section.field=value.",
+        lock_config=True,
+        flag_values=flag_values,
+    )
+
+
 def read_config(holder: flags.FlagHolder) -> Config:
     """The validated configuration of a `config_flags` flag."""
     try:
@@ -90,8 +102,7 @@ def fail(message: str) -> NoReturn:
 def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
     flags.FLAGS(argv[:1])  # Grain's worker processes ask for absl's global flags to be parsed
     if {"--help", "-h"} & set(argv[1:]):
-        modules = [module for module in flag_values.flags_by_module_dict() if module != "absl.flags"]
-        print("\n\n".join([sys.modules["__main__"].__doc__, *map(flag_values.module_help, modules)]))
+        print(f"{sys.modules['__main__'].__doc__}\n{_describe(flag_values)}")
         sys.exit(0)
     try:
         rest = flag_values(argv)
@@ -108,6 +119,13 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
     if rest[1:] and not files:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest
+
+
+def _describe(flag_values: flags.FlagValues) -> str:
+    """What each flag means, without absl's headings, which name source files."""
+    modules = [module for module in flag_values.flags_by_module_dict() if module != "absl.flags"]
+    lines = "\n".join(map(flag_values.module_help, modules)).splitlines()
+    return "\n".join(line for line in lines if line.startswith(" "))
 
 
 def _is_flagged(unknown: str, argv: list[str]) -> bool:
@@ -170,8 +188,6 @@ class _OwnMessages(python_logging.Filter):
     """
 
     def filter(self, record: python_logging.LogRecord) -> bool:
-        # clu reports progress as a note to a cluster's work unit; here the console is where it goes.
-        record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
         library = _library(Path(record.pathname))
         if library in _SILENT_LIBRARIES:
             return False

@@ -1,17 +1,16 @@
 """Measures how fast a configuration runs, with random weights, or compiles it for a TPU slice; prints one JSON line.
 
-python -m transdiff_jax.cli.benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
-python -m transdiff_jax.cli.benchmark --what=train --config=FILE [--batch_size=N]
-python -m transdiff_jax.cli.benchmark --what=data --config=FILE [--compare_train]
-python -m transdiff_jax.cli.benchmark --what=evaluate [--image_size=256] [--batch_size=64]
-python -m transdiff_jax.cli.benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2]
+transdiff benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+transdiff benchmark --what=train --config=FILE [--batch_size=N]
+transdiff benchmark --what=data --config=FILE [--compare_train]
+transdiff benchmark --what=evaluate [--image_size=256] [--batch_size=64]
+transdiff benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2]
 """
 
 import json
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from transdiff_jax.benchmark import aot
 from transdiff_jax.benchmark.chips import CHIPS
@@ -34,13 +33,7 @@ WHAT = flags.DEFINE_enum(
     "slice on any host.",
     flag_values=FLAGS,
 )
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Configuration file; any field is overridden by --config.section.field=value.",
-    lock_config=True,
-    flag_values=FLAGS,
-)
+CONFIG = app.define_config(FLAGS)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,

@@ -1,8 +1,8 @@
 """Encodes a dataset once, so that training reads latents instead of images.
 
-python -m transdiff_jax.cli.cache_latents --config=FILE --out=DIR [--config.data.crop=center] [--dtype=float16]
-python -m transdiff_jax.cli.cache_latents --check --out=DIR
-python -m transdiff_jax.cli.cache_latents --groups=latent --out=DIR
+transdiff cache_latents --config=FILE --out=DIR [--config.data.crop=center] [--dtype=float16]
+transdiff cache_latents --check --out=DIR
+transdiff cache_latents --groups=latent --out=DIR
 
 A stopped job goes on with the same command; train with --config.data.source=latents:DIR. The third command writes an
 index of MRAR groups of a complete folder; train with --config.data.groups=index:FILE.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 from absl import flags, logging
-from ml_collections import config_flags
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
@@ -23,16 +22,10 @@ from transdiff_jax.data.latents.format import check_all
 from transdiff_jax.data.latents.source import LatentSource
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.sampling.reference_features import reference_features
+from transdiff_jax.sampling.reference_features import check_fits, reference_features
 
 FLAGS = flags.FlagValues()
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Configuration file; any field is overridden by --config.section.field=value.",
-    lock_config=True,
-    flag_values=FLAGS,
-)
+CONFIG = app.define_config(FLAGS)
 OUT = flags.DEFINE_string("out", None, "Folder of the latents; a stopped job goes on there.", flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16"], "Of the records.", flag_values=FLAGS)
 CHECK = flags.DEFINE_bool("check", False, "Make nothing; read every byte and compare.", flag_values=FLAGS)
@@ -77,13 +70,7 @@ def _features(source: LatentSource) -> ClassFeatures | None:
     mesh = make_mesh(MeshConfig())
     weights = load_weights(app.folder(GROUPS_RUN.value), mesh)
     model, (_, size, _, channels) = weights.config.model, source.manifest.settings.shape
-    for name, ours, theirs in (
-        ("latent_size", model.latent_size, size),
-        ("latent_channels", model.latent_channels, channels // 2),
-        ("num_classes", model.num_classes, len(source.class_names)),
-    ):
-        if ours != theirs:
-            raise UserError(f"--groups_run has config.model.{name}={ours}, but the latents of --out have {theirs}")
+    check_fits(model, latent_size=size, latent_channels=channels // 2, num_classes=len(source.class_names))
     return reference_features(model, weights.params, mesh)
 
 

@@ -1,9 +1,9 @@
 """Converts a checkpoint of the reference implementation to one of ours, or back.
 
-python -m transdiff_jax.cli.convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
-python -m transdiff_jax.cli.convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
-python -m transdiff_jax.cli.convert --checkpoint=weights-inception-2015-12-05-6726825d.pth --kind=inception --out=DIR
-python -m transdiff_jax.cli.convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
+transdiff convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
+transdiff convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
+transdiff convert --checkpoint=weights-inception-2015-12-05-6726825d.pth --kind=inception --out=DIR
+transdiff convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
 
 Lists every tensor of the reference with its place in ours, or the reason why it has none.
 """

@@ -1,4 +1,7 @@
-"""Scores and pictures of the digits demo: python -m transdiff_jax.cli.digits_report --folder=runs/digits."""
+"""Scores and draws the digits demo.
+
+transdiff digits_report --folder=runs/digits
+"""
 
 import json
 

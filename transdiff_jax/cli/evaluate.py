@@ -1,8 +1,8 @@
 """Scores images: FID, sFID, Inception Score, precision and recall, KID; prints a table and writes a JSON certificate.
 
-python -m transdiff_jax.cli.evaluate --samples=DIR|FILE.npz --reference=STATS.npz|DIR|FILE.npz --inception=DIR
-python -m transdiff_jax.cli.evaluate --workdir=RUN --reference=STATS.npz --inception=DIR [sampling flags as cli.sample]
-python -m transdiff_jax.cli.evaluate --samples=DIR|FILE.npz --make-reference=STATS.npz --inception=DIR
+transdiff evaluate --samples=DIR|FILE.npz --reference=STATS.npz|DIR|FILE.npz --inception=DIR
+transdiff evaluate --workdir=RUN --reference=STATS.npz --inception=DIR [sampling flags as cli.sample]
+transdiff evaluate --samples=DIR|FILE.npz --make-reference=STATS.npz --inception=DIR
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.certificate import certificate_name, format_table, make_certificate
+from transdiff_jax.evaluation.certificate import certificate_name, format_table
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import ImageSet, open_images
 from transdiff_jax.evaluation.inception.weights import SOURCE, InceptionWeights, load_inception
@@ -25,7 +25,7 @@ from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.reference import write_reference
 from transdiff_jax.evaluation.reference_set import load_reference
 from transdiff_jax.evaluation.sampled_images import sampled_images
-from transdiff_jax.evaluation.scores import make_scores
+from transdiff_jax.evaluation.scoring import certify
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.generation.sample_set import NPZ, RECORD
@@ -140,11 +140,11 @@ def _files_read(samples: Path | None, reference: Path | None, inception: Path) -
 
 def _images(mesh: Mesh) -> ImageSet:
     if SAMPLES.value is not None:
-        return open_images(_path(SAMPLES), "--samples")
+        return open_images(_path(SAMPLES), "samples")
     weights = load_weights(_path(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
-    request = SampleRequest(tuple(balanced_labels(count, weights.config.model)), SAMPLING.seed.value)
+    request = SampleRequest(tuple(balanced_labels(count, weights.config.model.num_classes)), SAMPLING.seed.value)
     return sampled_images(weights, request, mesh, WORKDIR.value)
 
 
@@ -159,9 +159,7 @@ def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWe
     protocol = PROTOCOLS[PROTOCOL.value]
     reference = load_reference(_path(REFERENCE), extractor)
     logging.info("features of %s", images.source)
-    features = collect(extractor, images.batches(extractor.batch_size), images.source)
-    scores = make_scores(features, reference, protocol)
-    certificate = make_certificate(scores, protocol, images, features, reference, inception, mesh)
+    certificate = certify(images, reference, extractor, inception, protocol, mesh)
     do_in_first_process(lambda: _publish(certificate, out))
     logging.info("the certificate is %s", out)
 

@@ -1,6 +1,6 @@
 """Samples images of a trained run.
 
-python -m transdiff_jax.cli.sample --workdir=DIR --out=DIR (--labels=207,88 | --num_samples=50000 | --fuse=207,88)
+transdiff sample --workdir=DIR --out=DIR (--labels=207,88 | --num_samples=50000 | --fuse=207,88)
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.generate import generate
+from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 
 FLAGS = flags.FlagValues()
@@ -54,7 +54,7 @@ def _with_flags(config: Config) -> Config:
     return make_config(values)
 
 
-def _request(config: Config) -> SampleRequest:
+def _request(num_classes: int) -> SampleRequest:
     fuse_with = None
     if (LABELS.value is not None) + (FUSE.value is not None or NUM_SAMPLES.value is not None) != 1:
         raise UserError(
@@ -65,7 +65,7 @@ def _request(config: Config) -> SampleRequest:
     if LABELS.value is not None:
         labels = numbers("--labels", LABELS.value, int)
     elif FUSE.value is None:
-        labels = tuple(balanced_labels(NUM_SAMPLES.value, config.model))
+        labels = tuple(balanced_labels(NUM_SAMPLES.value, num_classes))
     else:
         classes = numbers("--fuse", FUSE.value, int)
         if len(classes) != 2:
@@ -79,7 +79,7 @@ def main() -> None:
     mesh = SAMPLING.mesh()
     weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
-    generate(weights, _request(weights.config), app.folder(OUT.value), mesh)
+    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT.value), mesh)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,15 @@
-"""Trains a model, or resumes: python -m transdiff_jax.cli.train --config=configs/digits.py --workdir=DIR."""
+"""Trains a model, or resumes a run.
+
+transdiff train --config=configs/digits.py --workdir=DIR [--config.section.field=VALUE ...]
+"""
 
 from absl import flags
-from ml_collections import config_flags
 
 from transdiff_jax.cli import app
 from transdiff_jax.training.loop import train
 
 FLAGS = flags.FlagValues()
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Configuration file; any field is overridden by --config.section.field=value.",
-    lock_config=True,
-    flag_values=FLAGS,
-)
+CONFIG = app.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.", flag_values=FLAGS
 )

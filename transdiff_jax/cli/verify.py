@@ -1,6 +1,6 @@
 """Checks this code against tensors of the reference implementation.
 
-python -m transdiff_jax.cli.verify FILE.npz ...
+transdiff verify FILE.npz ...
 
 Prints one JSON line a file; exits with 1 if any check of any file is out of tolerance.
 """
@@ -12,7 +12,7 @@ from absl import flags
 
 from transdiff_jax.cli import app
 from transdiff_jax.errors import UserError
-from transdiff_jax.verification.verify import verify
+from transdiff_jax.verification.check_file import verify
 
 FLAGS = flags.FlagValues()
 FAILED_CODE = 1

@@ -1,18 +1,21 @@
 """The configuration of a run: its schema, its checks, and building it from a file."""
 
-from transdiff_jax.config.build import default_config_dict, load_config_dict, make_config
-from transdiff_jax.config.schema import (
-    Config,
-    DataConfig,
-    EvalConfig,
-    LossConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    SamplingConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from transdiff_jax.config.build import as_config, default_config_dict, load_config_dict, make_config
+    from transdiff_jax.config.schema import (
+        Config,
+        DataConfig,
+        EvalConfig,
+        LossConfig,
+        MeshConfig,
+        ModelConfig,
+        OptimizerConfig,
+        SamplingConfig,
+        TokenizerConfig,
+        TrainConfig,
+    )
 
 __all__ = [
     "Config",
@@ -25,6 +28,7 @@ __all__ = [
     "SamplingConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "as_config",
     "default_config_dict",
     "load_config_dict",
     "make_config",

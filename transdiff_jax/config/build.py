@@ -35,6 +35,19 @@ def make_config(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def as_config(config: Config | Mapping[str, Any] | ml_collections.ConfigDict | str | Path) -> Config:
+    """A configuration as programs have it: one already, its fields, or a config file.
+
+    Raises:
+        UserError: as `make_config`.
+    """
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, str | Path):
+        config = load_config_dict(Path(config))
+    return make_config(config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config)
+
+
 def default_config_dict() -> ml_collections.ConfigDict:
     """All fields at their defaults, for a config file to change; assigning an unknown field raises."""
     return ml_collections.ConfigDict(Config().to_dict()).lock()

@@ -200,7 +200,7 @@ def _check_new(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out={out} cannot be used: {error.strerror}") from None
+        raise UserError(f"out={out} cannot be used: {error.strerror}") from None
     if (out / FOLDER).exists():
         raise UserError(f"{out} already holds checkpoints; choose another folder")
 

@@ -2,34 +2,46 @@
 
 import os
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 
 
-class SharedArrays:
-    """Arrays in memory-mapped temporary files without names, which vanish with the process that made them.
+class NamelessFile(NamedTuple):
+    """An array in a file that has no name: it vanishes with the process that holds it open, however that ends.
 
-    Pickles as the places of these files, so that a worker process maps them too while the one that made them runs.
+    Other processes reach it through that process's file descriptor, as long as it runs.
+    """
+
+    path: str  # /proc/PROCESS/fd/NUMBER
+    dtype: str
+    shape: tuple[int, ...]
+
+    def mapped(self) -> np.ndarray:
+        """The array, read-only and shared by all who map it."""
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", shape=self.shape)
+
+
+class SharedArrays:
+    """Read-only arrays in memory-mapped files.
+
+    Pickles as the places of the files: a worker process maps them too, while the process that made them runs.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:
-        self._files = [tempfile.TemporaryFile() for _ in arrays]  # noqa: SIM115 (open as long as this is)
+        self._open_files = [tempfile.TemporaryFile() for _ in arrays]  # noqa: SIM115 (open as long as this is)
         places = []
-        for file, values in zip(self._files, arrays, strict=True):
+        for file, values in zip(self._open_files, arrays, strict=True):
             file.write(np.ascontiguousarray(values).data if values.size else b"")
             file.flush()
-            places.append((f"/proc/{os.getpid()}/fd/{file.fileno()}", values.dtype.str, values.shape))
-        self._open(places)
+            places.append(NamelessFile(f"/proc/{os.getpid()}/fd/{file.fileno()}", values.dtype.str, values.shape))
+        self.__setstate__(tuple(places))
 
-    def _open(self, places: list[tuple[str, str, tuple[int, ...]]]) -> None:
-        self._places = places
-        self.arrays = tuple(
-            np.memmap(place, dtype, "r", shape=shape) if np.prod(shape) else np.empty(shape, dtype)
-            for place, dtype, shape in places
-        )
+    def __getstate__(self) -> tuple[NamelessFile, ...]:
+        return self._files
 
-    def __getstate__(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        return self._places
-
-    def __setstate__(self, places: list[tuple[str, str, tuple[int, ...]]]) -> None:
-        self._open(places)
+    def __setstate__(self, files: tuple[NamelessFile, ...]) -> None:
+        self._files = files
+        self.arrays = tuple(file.mapped() for file in files)

@@ -1,6 +1,5 @@
 """The report of the digits demo: scores of both models and what they look like."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from transdiff_jax.checkpoints.weights import latest_record
 from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.sample_set import RECORD, image_path, reference_path
-from transdiff_jax.images.grid import grid
+from transdiff_jax.generation.finished_set import read_finished
+from transdiff_jax.generation.sample_set import reference_path
+from transdiff_jax.images.grids import grid
 from transdiff_jax.images.png import load_png
 from transdiff_jax.storage.files import write_json
 from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
@@ -63,15 +63,8 @@ def write_report(folder: Path) -> dict[str, Any]:
 
 def _read_samples(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The record of a sample set, and its images uint8 [n, height, width, 1]."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        indices = range(len(record["settings"]["labels"]))
-        images = np.stack([load_png(image_path(folder, index), 1) for index in indices])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no readable sample set ({error}); run cli.sample into it first") from None
-    if "shards" not in record:
-        raise UserError(f"{folder} is not finished; run the same cli.sample command again")
-    return record, images
+    finished = read_finished(folder)
+    return finished.record, np.stack([load_png(folder / name, 1) for name in finished.digests])
 
 
 def _draw(folder: Path, sets: dict[str, tuple[dict[str, Any], np.ndarray]], num_images: int) -> None:

@@ -53,7 +53,7 @@ class FeatureExtractor:
         Raises:
             UserError: the batch does not split evenly over the devices.
         """
-        check_batch(batch_size, mesh, "--inception_batch_size")
+        check_batch(batch_size, mesh, "inception_batch_size")
         self.batch_size = batch_size
         rows, everywhere = batch_sharding(mesh), replicated(mesh)
         self._params = replicate(params, mesh)

@@ -47,7 +47,7 @@ def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
     if not stored.num_images:
         return ReferenceSet(str(path), digest, fitted, stored.pooled, stored.spatial, None, fitted, fitted)
     logging.info("features of the reference's images in %s", path)
-    images = open_images(path, "--reference")
+    images = open_images(path, "reference")
     found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = stored.pooled, stored.spatial
     pooled_images = spatial_images = fitted

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.image_sets import ImageSet
-from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings, sampler_arguments
+from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
+from transdiff_jax.generation.sample_batches import sample_batches
 from transdiff_jax.parallel.arrays import replicated
-from transdiff_jax.parallel.lookahead import dispatched
 from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
 
 KIND = "sampled here"
@@ -42,7 +42,7 @@ def sampled_images(
         UserError: labels out of range, a batch that does not split over the devices.
     """
     check_labels(request, weights.config.model.num_classes)
-    check_batch(weights.config.sampling.batch_size, mesh, "--batch_size")
+    check_batch(weights.config.sampling.batch_size, mesh, "batch_size")
     sampler = sampler or make_sampler(weights.config, mesh)
     record = {"settings": sample_settings(weights, request), "config": weights.config.to_dict()}
 
@@ -58,12 +58,10 @@ def _sample(
     """Each batch of results, in all processes: those of a batch are few, and the extractor deals rows out otherwise."""
     count, size = len(request.labels), weights.config.sampling.batch_size
     everywhere = jax.jit(lambda made: (made.images[:, -1], made.finite), out_shardings=replicated(mesh))
-    firsts = list(range(0, count, size))
-    for first, made in dispatched(
-        firsts, lambda first: everywhere(sampler(*sampler_arguments(weights, request, mesh, first)))
-    ):
+    progress = Progress("sampled and scored", "images", count)
+    for first, made in sample_batches(sampler, weights, request):
         rows = min(size, count - first)
-        images, finite = (np.asarray(array)[:rows] for array in made)
+        images, finite = (np.asarray(array)[:rows] for array in everywhere(made))
         if not finite.all():
             raise UserError(
                 f"sample {first + int(np.argmin(finite))} holds values that are not finite: the weights may be damaged "
@@ -72,8 +70,7 @@ def _sample(
         if stopped():
             return
         yield images
-        if (first // size) % 100 == 0:
-            logging.info("sampled and scored %d of %d", first + rows, count)
+        progress.add(rows)
 
 
 def _rebatch(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -1,10 +1,19 @@
 """All scores of a set of samples against a reference, under one protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.metrics import Score, frechet_distance, inception_score, kernel_distance, precision_recall
+from transdiff_jax.evaluation.metrics import (
+    PrecisionRecall,
+    Score,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
 from transdiff_jax.evaluation.protocols import Protocol
 from transdiff_jax.evaluation.reference_set import ReferenceSet
 from transdiff_jax.evaluation.set_features import SetFeatures
@@ -15,7 +24,7 @@ PRECISION, RECALL, KID, KID_STD = "precision", "recall", "kid", "kid_std"
 
 
 class Scores(NamedTuple):
-    """Scores by name, each a number or None, and why those are None that are."""
+    """Scores by name; one that cannot be computed is None, and `reasons` says why."""
 
     values: dict[str, float | None]
     reasons: dict[str, str]
@@ -23,49 +32,31 @@ class Scores(NamedTuple):
 
 
 def make_scores(samples: SetFeatures, reference: ReferenceSet, protocol: Protocol) -> Scores:
-    """Every score that can be made of what is there."""
-    values: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for names, make in _parts(samples, reference, protocol):
+    """Every score that can be computed: too few images for one are no reason to give none of the others."""
+    scores = Scores({}, {}, _rank_warnings(samples, reference))
+    computations: tuple[tuple[tuple[str, ...], Callable[[], Iterable[float]]], ...] = (
+        ((FID,), lambda: [_frechet(samples.pooled_statistics, reference.pooled, samples.source, "mu and sigma")]),
+        (
+            (SFID,),
+            lambda: [_frechet(samples.spatial_statistics, reference.spatial, samples.source, "mu_s and sigma_s")],
+        ),
+        ((IS, IS_STD), lambda: _inception_score(samples, protocol)),
+        ((PRECISION, RECALL), lambda: _precision_recall(samples, reference, protocol)),
+        ((KID, KID_STD), lambda: _kernel_distance(samples, reference, protocol)),
+    )
+    for names, compute in computations:
         try:
-            found = make()
-        except _Impossible as error:
-            found = (None,) * len(names)
-            reasons |= dict.fromkeys(names, str(error))
-        values |= zip(names, found, strict=True)
-    return Scores(values, reasons, _rank_warnings(samples, reference))
+            scores.values.update(zip(names, compute(), strict=True))
+        except UserError as error:
+            scores.values.update(dict.fromkeys(names))
+            scores.reasons.update(dict.fromkeys(names, str(error)))
+    return scores
 
 
-class _Impossible(Exception):  # noqa: N818 (a score that is not asked of these sets, and no fault of the program)
-    """This score cannot be made of these sets; the message says why."""
-
-
-Part = tuple[tuple[str, ...], Callable[[], tuple[float, ...]]]
-
-
-def _parts(samples: SetFeatures, reference: ReferenceSet, protocol: Protocol) -> list[Part]:
-    """Names of scores, and what makes them together."""
-    p = protocol
-    return [
-        ((FID,), lambda: (_frechet(samples.pooled_statistics, reference.pooled, samples, "mu and sigma"),)),
-        ((SFID,), lambda: (_frechet(samples.spatial_statistics, reference.spatial, samples, "mu_s and sigma_s"),)),
-        ((IS, IS_STD), lambda: _guarded(lambda: _inception_score(samples, p))),
-        (
-            (PRECISION, RECALL),
-            lambda: _with_features(
-                reference, lambda real: precision_recall(samples.pooled, real, neighbours=p.neighbours)
-            ),
-        ),
-        (
-            (KID, KID_STD),
-            lambda: _with_features(
-                reference,
-                lambda real: kernel_distance(
-                    samples.pooled, real, subsets=p.kernel_subsets, subset_size=p.kernel_subset_size
-                ),
-            ),
-        ),
-    ]
+def _frechet(statistics: FeatureStatistics, reference: Gaussian | None, source: str, arrays: str) -> float:
+    if reference is None:
+        raise UserError(f"the reference has no {arrays}")
+    return frechet_distance(statistics.gaussian(source), reference)
 
 
 def _inception_score(samples: SetFeatures, protocol: Protocol) -> Score:
@@ -74,24 +65,19 @@ def _inception_score(samples: SetFeatures, protocol: Protocol) -> Score:
     )
 
 
-def _frechet(statistics: FeatureStatistics, reference: Gaussian | None, samples: SetFeatures, arrays: str) -> float:
-    if reference is None:
-        raise _Impossible(f"the reference has no {arrays}")
-    return _guarded(lambda: frechet_distance(statistics.gaussian(samples.source), reference))
+def _precision_recall(samples: SetFeatures, reference: ReferenceSet, protocol: Protocol) -> PrecisionRecall:
+    return precision_recall(samples.pooled, _image_features(reference), neighbours=protocol.neighbours)
 
 
-def _with_features(reference: ReferenceSet, make: Callable) -> tuple[float, ...]:
+def _kernel_distance(samples: SetFeatures, reference: ReferenceSet, protocol: Protocol) -> Score:
+    subsets, size = protocol.kernel_subsets, protocol.kernel_subset_size
+    return kernel_distance(samples.pooled, _image_features(reference), subsets=subsets, subset_size=size)
+
+
+def _image_features(reference: ReferenceSet) -> np.ndarray:
     if reference.features is None:
-        raise _Impossible("the reference has statistics only, and this score needs its images")
-    return _guarded(lambda: make(reference.features))
-
-
-def _guarded(make: Callable) -> tuple[float, ...]:
-    """Too few images for one score are no reason to give none of the others."""
-    try:
-        return make()
-    except UserError as error:
-        raise _Impossible(str(error)) from None
+        raise UserError("the reference has statistics only, and this score needs its images")
+    return reference.features
 
 
 def _rank_warnings(samples: SetFeatures, reference: ReferenceSet) -> list[str]:

@@ -18,25 +18,26 @@ from jax.sharding import Mesh
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.image_writer import ImageWriter
-from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings, sampler_arguments
+from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
+from transdiff_jax.generation.sample_batches import request_rows, sample_batches
 from transdiff_jax.generation.sample_set import GRID, PROGRESS, SampleSet, image_path
-from transdiff_jax.images.grid import grid, name_rows
+from transdiff_jax.images.grids import grid, name_rows
 from transdiff_jax.images.png import load_png, save_png
 from transdiff_jax.parallel.arrays import own_rows
-from transdiff_jax.parallel.lookahead import dispatched
 from transdiff_jax.parallel.machine import describe_machine
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.parallel.progress import Progress
+from transdiff_jax.parallel.row_batches import padded_batches
 from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
 from transdiff_jax.sampling.semantic_similarity import class_similarities, fused_similarities
 from transdiff_jax.storage.files import write_errors
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
-LOG_SECONDS = 5.0
 
 
-def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> dict[str, Any]:
+def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> dict[str, Any]:
     """Samples all that is missing in `out`; every process of the job calls it, and all see the folder.
 
     Args:
@@ -51,7 +52,7 @@ def generate(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) ->
     """
     config, count = weights.config, len(request.labels)
     check_labels(request, config.model.num_classes)
-    check_batch(config.sampling.batch_size, mesh, "--batch_size")
+    check_batch(config.sampling.batch_size, mesh, "batch_size")
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
@@ -78,23 +79,16 @@ def _sample_missing(
         return figures
     figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
     started = time.monotonic()
-    compiled = sampler.compile(*sampler_arguments(weights, request, mesh, 0))
+    first_rows = next(padded_batches(len(missing), size))
+    compiled = sampler.compile(weights.params, request_rows(request, first_rows), request.seed, first_rows)
     figures["compile_seconds"] = time.monotonic() - started
-    started = reported = time.monotonic()
-    done = 0
+    progress = Progress("sampled", "images", total)
     with ImageWriter(samples.folder, PROGRESS) as writer:
-        firsts = [first for first in range(0, len(missing), size) if missing[first : first + size].any()]
-        for first, made in dispatched(
-            firsts, lambda first: compiled(*sampler_arguments(weights, request, mesh, first))
-        ):
+        for first, made in sample_batches(compiled, weights, request, wanted=missing):
             writer.write(_files(made, first, samples, missing))
-            done += int(missing[first : first + size].sum())
-            if time.monotonic() - reported > LOG_SECONDS:
-                reported = time.monotonic()
-                _log_progress(done, total, reported - started)
+            progress.add(int(missing[first : first + size].sum()))
     multihost_utils.sync_global_devices("all samples are written")
-    seconds = time.monotonic() - started
-    logging.info("%d images, %.1f images/s", total, total / seconds)
+    seconds = progress.finish()
     return figures | {"seconds": seconds + figures["compile_seconds"], "images_per_second": total / seconds}
 
 
@@ -103,13 +97,15 @@ def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -
     config, params = weights.config, weights.params
     fused = () if request.fuse_with is None else (request.fuse_with,)
     classes = np.unique((*request.labels, *fused))
-    values = class_similarities(config, params, mesh, classes)
+    size = config.sampling.batch_size
+    values = class_similarities(config.model, params, mesh, classes, size)
     report = {str(label): round(float(value), 6) for label, value in zip(classes, values, strict=True)}
     logging.info("mean cosine similarity of semantic tokens: %.4f over %d classes", values.mean(), len(classes))
     if fused:
-        indices = np.arange(min(len(request.labels), config.sampling.batch_size))
-        pairs = np.stack([np.array(request.labels)[indices], np.full_like(indices, request.fuse_with)], axis=1)
-        report["fused"] = float(fused_similarities(config, params, mesh, pairs, request.seed, indices).mean())
+        indices, fraction = np.arange(min(len(request.labels), size)), config.sampling.fuse_fraction
+        pairs = request_rows(request, indices)
+        values = fused_similarities(config.model, params, mesh, pairs, request.seed, indices, fraction, size)
+        report["fused"] = float(values.mean())
         logging.info("the same of fused features: %.4f over %d samples", report["fused"], len(indices))
     return report
 
@@ -125,11 +121,6 @@ def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -
                     "damaged or untrained, or overflow in config.model.dtype; samples before it are kept"
                 )
             yield from zip(samples.names(index), sequence, strict=True)
-
-
-def _log_progress(done: int, total: int, seconds: float) -> None:
-    rate = done / seconds
-    logging.info("sampled %d of %d, %.1f images/s, ETA %.0f s", done, total, rate, (total - done) / rate)
 
 
 def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:

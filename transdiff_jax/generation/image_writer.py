@@ -32,17 +32,21 @@ class ImageWriter:
     """
 
     def __init__(self, folder: Path, journal_folder: str) -> None:
+        """Starts the threads and a journal of this process and start.
+
+        Raises:
+            UserError: the journal cannot be written.
+        """
         self._folder = folder
-        self._journal_path = folder / journal_folder / secrets.token_hex(8)  # one a process and start
+        self._journal_path = folder / journal_folder / secrets.token_hex(8)
         self._lock = threading.Lock()
         self._batches: collections.deque[list[concurrent.futures.Future]] = collections.deque()
         self._failure: UserError | None = None
-
-    def __enter__(self) -> Self:
-        """Starts the threads and the journal."""
         with write_errors(self._journal_path):
             self._journal = self._journal_path.open("ab", buffering=0)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS)
+
+    def __enter__(self) -> Self:
         return self
 
     def write(self, files: Iterable[tuple[str, np.ndarray]]) -> None:

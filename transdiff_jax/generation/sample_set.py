@@ -29,7 +29,7 @@ from absl import logging
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.png import load_png
-from transdiff_jax.storage.checksums import format_sum, parse_sums, sha256
+from transdiff_jax.storage.checksums import format_sum, intact_files, parse_sums, sha256
 from transdiff_jax.storage.files import atomic_path, remove_temporaries, write_bytes, write_errors, write_json
 
 RECORD, SUMS, NPZ, GRID = "samples.json", "SHA256SUMS", "samples.npz", "grid.png"
@@ -107,17 +107,15 @@ class SampleSet:
                 remove_temporaries(self.folder / name)
             if not (self.folder / RECORD).exists():
                 if any((self.folder / IMAGES).iterdir()):
-                    raise UserError(f"--out={self.folder} holds images but no {RECORD}; choose an empty folder")
+                    raise UserError(f"out={self.folder} holds images but no {RECORD}; choose an empty folder")
                 write_json(self.folder / RECORD, {"settings": settings, **details})
             record = self.read_record()
             previous = record["settings"]
         except (OSError, ValueError, LookupError) as error:
-            raise UserError(f"--out={self.folder} cannot be used: {error}") from None
+            raise UserError(f"out={self.folder} cannot be used: {error}") from None
         differing = [name for name in settings if previous.get(name) != settings[name]]
         if differing:
-            raise UserError(
-                f"--out={self.folder} holds samples with other {', '.join(differing)}; choose another folder"
-            )
+            raise UserError(f"out={self.folder} holds samples with other {', '.join(differing)}; choose another folder")
         return record
 
     def _read_sums(self) -> list[tuple[str, str]]:
@@ -126,7 +124,7 @@ class SampleSet:
         try:
             return [entry for path in lists for entry in parse_sums(path.read_text(errors="replace"))]
         except OSError as error:
-            raise UserError(f"--out={self.folder} cannot be used: {error}") from None
+            raise UserError(f"out={self.folder} cannot be used: {error}") from None
 
     def _journals(self) -> list[Path]:
         return sorted((self.folder / PROGRESS).glob("*"))
@@ -136,9 +134,7 @@ class SampleSet:
         accepted: dict[str, set[str]] = {}
         for digest, name in noted:
             accepted.setdefault(name, set()).add(digest)
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            found = pool.map(_digest_or_none, (self.folder / name for name in accepted))
-        return {name: digest for name, digest in zip(accepted, found, strict=True) if digest in accepted[name]}
+        return intact_files(self.folder, accepted)
 
     def _write_sums(self) -> list[dict[str, Any]]:
         """Writes what is known into SHA256SUMS, drops the journals, and describes the shards."""
@@ -222,10 +218,3 @@ def sample_of(name: str) -> float:
     """The sample that a file belongs to, or infinity."""
     match = re.fullmatch(rf"{IMAGES}/(\d+)\.png|{REFERENCES}/(\d+)_\d+\.png", name)
     return int(match[1] or match[2]) if match else math.inf
-
-
-def _digest_or_none(path: Path) -> str | None:
-    try:
-        return sha256(path)
-    except OSError:
-        return None

@@ -10,6 +10,7 @@ from transdiff_jax import rng
 from transdiff_jax.config import LossConfig, ModelConfig
 from transdiff_jax.flow.path import interpolate, velocity_target
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, draw_training_timesteps
+from transdiff_jax.model.encoder import Semantics
 from transdiff_jax.model.params import Params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import latent_to_tokens
@@ -77,32 +78,47 @@ def flow_matching_losses(
     expected = (len(labels), c.num_images, c.latent_size, c.latent_size, c.latent_channels)
     if latents.shape != expected:
         raise ValueError(f"latents must be {expected} for labels {labels.shape}, got {latents.shape}")
-    variables = {"params": params}
     encoder_rngs, decoder_rngs = _dropout_rngs(dropout_key)
-    references = latents[:, :-1] if c.num_images > 1 else None
-    if freeze_encoder:
-        null = jnp.zeros_like(draws.null)
-        semantics = jax.lax.stop_gradient(model.apply(variables, labels, null, references, method="encode"))
-    else:
-        semantics = model.apply(variables, labels, draws.null, references, method="encode", rngs=encoder_rngs)
+    semantics = _encode(model, params, latents, labels, draws.null, encoder_rngs, freeze_encoder)
+    velocity = _velocity(model, params, semantics.features, latents, draws, decoder_rngs)
+    error = velocity - velocity_target(latent_to_tokens(latents)[:, :, None], draws.noise)
+    return Losses(jnp.mean(error**2, axis=(-2, -1)), semantic_similarity(semantics.encoded))
 
+
+def _encode(
+    model: TransDiff,
+    params: Params,
+    latents: Array,
+    labels: Array,
+    null: Array,
+    rngs: dict[str, Array],
+    frozen: bool,
+) -> Semantics:
+    references = latents[:, :-1] if model.config.num_images > 1 else None
+    if frozen:
+        null, rngs = jnp.zeros_like(null), {}
+    semantics = model.apply({"params": params}, labels, null, references, method=TransDiff.encode, rngs=rngs)
+    return jax.lax.stop_gradient(semantics) if frozen else semantics
+
+
+def _velocity(
+    model: TransDiff, params: Params, features: Array, latents: Array, draws: LossDraws, rngs: dict[str, Array]
+) -> Array:
+    """Velocity at every (time, noise) pair, shaped like the noise."""
+    c, variables = model.config, {"params": params}
     batch, images, pairs = draws.timesteps.shape
-    flat = (batch, images * pairs, c.latent_tokens, c.latent_channels)
-    x = latent_to_tokens(latents)[:, :, None]
     t = (draws.timesteps / NUM_TIMESTEPS)[..., None, None]
-    x_t = interpolate(x, draws.noise, t).reshape(flat)
-    keys_values = model.apply(variables, semantics.features, method="condition")
+    x_t = interpolate(latent_to_tokens(latents)[:, :, None], draws.noise, t)
     velocity = model.apply(
         variables,
-        x_t,
-        draws.timesteps.reshape(flat[:2]),
-        keys_values,
+        x_t.reshape(batch, images * pairs, c.latent_tokens, c.latent_channels),
+        draws.timesteps.reshape(batch, images * pairs),
+        model.apply(variables, features, method=TransDiff.condition),
         visible_features(c, pairs),
-        method="velocity",
-        rngs=decoder_rngs,
+        method=TransDiff.velocity,
+        rngs=rngs,
     )
-    error = velocity.reshape(draws.noise.shape) - velocity_target(x, draws.noise)
-    return Losses(jnp.mean(error**2, axis=(-2, -1)), semantic_similarity(semantics.encoded))
+    return velocity.reshape(draws.noise.shape)
 
 
 def visible_features(config: ModelConfig, pairs: int) -> np.ndarray | None:

@@ -49,7 +49,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 
 
 def over(mesh: Mesh) -> AbstractContextManager:
-    """While a function is traced under it, `constrain` means this mesh."""
+    """While a function is traced under it, `constrain` and `row_shards` mean this mesh."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
@@ -62,6 +62,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
         return x
     axes = dict(RULES)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None if name is None else axes[name] for name in names)))
+
+
+def row_shards() -> int:
+    """Into how many equal runs of rows a batch is split where a function is traced `over` a mesh; elsewhere 1."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape[DATA] * mesh.shape[FSDP]
 
 
 def gather_inside(x: jax.Array, weights: Any) -> tuple[jax.Array, Any]:

@@ -49,7 +49,7 @@ class Conditions(NamedTuple):
 
 
 def first_conditions(
-    model: TransDiff, params: Params, labels: Array, splice: Array | None, *, guided: bool, shards: int
+    model: TransDiff, params: Params, labels: Array, splice: Array | None, *, guided: bool
 ) -> Conditions:
     """Conditions of the first image.
 
@@ -57,7 +57,6 @@ def first_conditions(
         labels: classes [b], or [b, 2] where two are fused.
         splice: for two classes: which semantic tokens of all images take the second one's feature, bool [b, tokens].
         guided: whether any image of the sequence is.
-        shards: into how many equal runs of rows the batch is sharded.
 
     Raises:
         ValueError: labels and splice are not of shapes that fit each other and the model.
@@ -67,16 +66,16 @@ def first_conditions(
 
     def encode(classes: Array) -> Prefix:
         classes, split = axes.gather_inside(classes, params)
-        prefix = model.apply({"params": split}, jnp.maximum(classes, 0), classes == NULL, method="start")
+        prefix = model.apply({"params": split}, jnp.maximum(classes, 0), classes == NULL, method=TransDiff.start)
         return prefix._replace(cache=_swap_rows(prefix.cache))
 
-    own, null = encode_distinct(encode, labels.reshape(labels.size), shards, with_null=guided)
+    own, null = encode_distinct(encode, labels.reshape(labels.size), with_null=guided)
     sequences = jax.tree.map(lambda leaf: leaf.reshape(batch, labels.size // batch, *leaf.shape[1:]), own)
     features, later = splice_features(sequences.features, splice)
-    conditional = model.apply(variables, features, method="condition")
+    conditional = model.apply(variables, features, method=TransDiff.condition)
     if null is None:
         return Conditions(conditional, None, _swap_rows(own.cache), later)
-    unconditional = model.apply(variables, null.features, method="condition")
+    unconditional = model.apply(variables, null.features, method=TransDiff.condition)
     cache = jax.tree.map(lambda ours, shared: _append_null(ours, shared), sequences.cache, null.cache)
     return Conditions(conditional, unconditional, _swap_rows(cache), later)
 
@@ -85,31 +84,32 @@ def next_conditions(model: TransDiff, params: Params, conditions: Conditions, im
     """Conditions of the image after `image`, a latent [b, h, w, channels]."""
     variables, batch = {"params": params}, len(image)
     count = (1 if conditions.splice is None else 2) + (conditions.unconditional is not None)
-    prefix = model.apply(variables, _spread(image, batch * count, 0), conditions.cache, method="extend")
+    prefix = model.apply(variables, _spread(image, batch * count, 0), conditions.cache, method=TransDiff.extend)
     sequences = prefix.features.reshape(batch, count, *prefix.features.shape[1:])
     features, later = splice_features(sequences, conditions.splice)
-    conditional = append_tokens(conditions.conditional, model.apply(variables, features, method="condition"))
+    conditional = append_tokens(conditions.conditional, model.apply(variables, features, method=TransDiff.condition))
     if conditions.unconditional is None:
         return Conditions(conditional, None, prefix.cache, later)
     shared = jax.tree.map(lambda leaf: _spread(leaf, batch, 1), conditions.unconditional)
-    unconditional = append_tokens(shared, model.apply(variables, sequences[:, -1], method="condition"))
+    unconditional = append_tokens(shared, model.apply(variables, sequences[:, -1], method=TransDiff.condition))
     return Conditions(conditional, unconditional, prefix.cache, later)
 
 
-def encode_distinct(
-    encode: Callable[[Array], Any], labels: Array, shards: int, *, with_null: bool
-) -> tuple[Any, Any | None]:
+def encode_distinct(encode: Callable[[Array], Any], labels: Array, *, with_null: bool) -> tuple[Any, Any | None]:
     """`encode` of every row's class, computed once for each distinct class of a shard.
+
+    Shards are the equal runs of rows of the mesh that the function is traced over. They share nothing, so that a
+    sharded batch stays where it is.
 
     Args:
         encode: classes [n], NULL among them, to a tree of arrays [n, ...].
         labels: classes [b].
-        shards: equal runs of rows that share nothing, so that a sharded batch stays where it is.
         with_null: encode the null class too.
 
     Returns:
         A tree of [b, ...], and one of [shards, ...] for the null class, or None.
     """
+    shards = axes.row_shards()
     rows = len(labels) // shards
     chunk = _chunk(rows)
     groups = labels.reshape(shards, rows)

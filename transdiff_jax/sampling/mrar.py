@@ -21,7 +21,7 @@ from transdiff_jax.nn.patches import tokens_to_latent
 from transdiff_jax.parallel import axes
 from transdiff_jax.sampling.conditions import Conditions, first_conditions, next_conditions
 from transdiff_jax.sampling.noise import SampleNoise
-from transdiff_jax.sampling.time_table import TimeTable, time_table
+from transdiff_jax.sampling.time_table import RowsByTime, time_table
 
 Array = jax.Array
 
@@ -32,7 +32,6 @@ def sample_latents(
     labels: Array,
     noise: SampleNoise,
     config: SamplingConfig,
-    shards: int = 1,
     splice: Array | None = None,
 ) -> Array:
     """Latents of all images of each sample, in order; the last image is the published result.
@@ -41,7 +40,6 @@ def sample_latents(
         labels: classes in [0, num_classes): [b], or [b, 2] where two are fused.
         noise: initial and step noise of the b samples.
         config: solver, steps, guidance, scales.
-        shards: into how many equal runs of rows the batch is sharded; classes are shared inside each.
         splice: which semantic tokens take the second class's feature, bool [b, num_images * tokens_per_image]; for
             labels [b, 2].
 
@@ -56,7 +54,7 @@ def sample_latents(
     weights = [guidance_weights(image, tables[image.steps].times) for image in settings]
     shape = (c.latent_tokens, c.latent_channels)
     guided = any(is_guided(weight).any() for weight in weights)
-    conditions = first_conditions(model, params, labels, splice, guided=guided, shards=shards)
+    conditions = first_conditions(model, params, labels, splice, guided=guided)
     images: list[Array] = []
     for number, (image, weight) in enumerate(zip(settings, weights, strict=True)):
         if images:
@@ -69,13 +67,13 @@ def sample_latents(
 
 
 def _velocity(
-    model: TransDiff, params: Params, conditions: Conditions, table: TimeTable, weights: np.ndarray
+    model: TransDiff, params: Params, conditions: Conditions, table: RowsByTime, weights: np.ndarray
 ) -> VelocityFn:
     """The velocity under conditions, guided at those times of the table whose weight asks for it."""
 
     def velocity(x: Array, t: Array, keys_values: KeysValues | GuidedPair) -> Array:
         x, split = axes.gather_inside(x, params)
-        return model.apply({"params": split}, x, table.at(t), keys_values, method="velocity_at")
+        return model.apply({"params": split}, x, table.at(t), keys_values, method=TransDiff.velocity_at)
 
     def single(x: Array, t: Array) -> Array:
         return velocity(x, t, conditions.conditional)
@@ -87,7 +85,7 @@ def _velocity(
         return guide(pair, weight_at(t))(x, t)
 
     def weight_at(t: Array) -> Array:
-        return TimeTable(table.times, jnp.asarray(weights)).at(t)[0]
+        return RowsByTime(table.times, jnp.asarray(weights)).at(t)[0]
 
     wanted = is_guided(weights)
     if wanted.all():

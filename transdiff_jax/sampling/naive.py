@@ -19,7 +19,7 @@ from transdiff_jax.model.params import Params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import tokens_to_latent
 from transdiff_jax.sampling.noise import SampleNoise
-from transdiff_jax.sampling.time_table import TimeTable
+from transdiff_jax.sampling.time_table import RowsByTime
 
 Array = jax.Array
 
@@ -60,7 +60,9 @@ def _velocity(
     guided = is_guided(weights).any()
 
     def encode(classes: Array, null: bool) -> Array:
-        return model.apply(variables, classes, jnp.full(len(classes), null), references, method="encode").features
+        return model.apply(
+            variables, classes, jnp.full(len(classes), null), references, method=TransDiff.encode
+        ).features
 
     if splice is None:
         features = encode(labels, False)
@@ -74,11 +76,11 @@ def _velocity(
         x = interleave(x, x) if guided else x
         # The compiler would move what does not depend on x out of the solver's loop.
         x, z = jax.lax.optimization_barrier((x, features))
-        keys_values = model.apply(variables, z, method="condition")
+        keys_values = model.apply(variables, z, method=TransDiff.condition)
         timesteps = jnp.full((len(x), 1), t * NUM_TIMESTEPS)
-        return model.apply(variables, x[:, None], timesteps, keys_values, method="velocity")[:, 0]
+        return model.apply(variables, x[:, None], timesteps, keys_values, method=TransDiff.velocity)[:, 0]
 
     if not guided:
         return velocity
-    table = TimeTable(times, jnp.asarray(weights))
+    table = RowsByTime(times, jnp.asarray(weights))
     return lambda x, t: guide(velocity, table.at(t)[0])(x, t)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax.config import Config
@@ -14,8 +15,7 @@ from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.model.params import Params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
-from transdiff_jax.parallel.arrays import batch_sharding, replicate, replicated
-from transdiff_jax.parallel.mesh import batch_shards
+from transdiff_jax.parallel.arrays import batch_sharding, from_whole, replicate, replicated
 from transdiff_jax.sampling.fusion import draw_splice
 from transdiff_jax.sampling.mrar import sample_latents
 from transdiff_jax.sampling.noise import SeededNoise
@@ -32,31 +32,39 @@ class Samples(NamedTuple):
     finite: Array  # bool [b]: whether all pixels were numbers before they were rounded
 
 
-# (params, labels [b] or [b, 2], seed, sample indices [b]) -> samples
-SampleFn = Callable[[Params, Array, Array, Array], Samples]
-
-
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A jitted sampler over a mesh, from `make_sampler`.
+    """A jitted sampler over a mesh, from `make_sampler`; each shape of arguments is compiled once.
 
     The tokenizer is an argument of the jitted function: weights that it closed over would be compiled in.
     """
 
     jitted: Callable[..., Samples]
     tokenizer: Tokenizer
+    mesh: Mesh
 
-    def __call__(self, params: Params, labels: Array, seed: Array, indices: Array) -> Samples:
-        """Samples of parameters, labels, a seed (scalar) and sample indices [b], sharded over rows like these.
+    def __call__(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> Samples:
+        """Samples of labels under sample indices, both the same in every process; the result is sharded over rows.
 
-        Labels are [b], or [b, 2] for samples whose semantic features are fused of two classes' (paper, figure 1).
+        Args:
+            params: of the model, over the mesh.
+            labels: classes [b], or [b, 2] for samples whose semantic features are fused of two classes' (paper,
+                figure 1).
+            seed: of the noise.
+            indices: sample indices [b].
         """
-        return self.jitted((self.tokenizer, params), labels, seed, indices)
+        return self.jitted(*self.arguments(params, labels, seed, indices))
 
-    def compile(self, params: Params, labels: Array, seed: Array, indices: Array) -> SampleFn:
-        """The same function, compiled for arguments like these."""
-        compiled = self.jitted.lower((self.tokenizer, params), labels, seed, indices).compile()
-        return lambda params, *rows: compiled((self.tokenizer, params), *rows)
+    def compile(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> "Sampler":
+        """The same sampler, compiled for arguments like these."""
+        compiled = self.jitted.lower(*self.arguments(params, labels, seed, indices)).compile()
+        return dataclasses.replace(self, jitted=compiled)
+
+    def arguments(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> tuple[Any, ...]:
+        """The arguments of the jitted function, placed on the mesh."""
+        rows = from_whole({"labels": labels.astype(np.int32), "indices": indices.astype(np.int32)}, self.mesh)
+        placed = replicate(np.array(seed, np.int32), self.mesh)
+        return (self.tokenizer, params), rows["labels"], placed, rows["indices"]
 
 
 def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sampler:
@@ -68,7 +76,7 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
         UserError: the tokenizer cannot be used, or the mesh cannot run the model's attention.
     """
     check_implementation(config.model, mesh, training=False)
-    model, shards = TransDiff(config.model, unroll=True), batch_shards(mesh)
+    model = TransDiff(config.model, unroll=True)
     first = 0 if all_images else config.model.num_images - 1
 
     def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Samples:
@@ -76,12 +84,12 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
         fused = labels.ndim == 2
         splice = draw_splice(config.model, seed, indices, config.sampling.fuse_fraction) if fused else None
         noise = SeededNoise(seed, indices)
-        latents = sample_latents(model, params, labels, noise, config.sampling, shards, splice)
+        latents = sample_latents(model, params, labels, noise, config.sampling, splice)
         pixels = tokenizer.decode(latents[:, first:])
         return Samples(to_uint8(pixels), jnp.isfinite(pixels).all(axis=range(1, pixels.ndim)))
 
-    tokenizer = replicate(make_tokenizer(config, shards), mesh)
-    return Sampler(jit_over_rows(sample, mesh), tokenizer)
+    tokenizer = replicate(make_tokenizer(config), mesh)
+    return Sampler(jit_over_rows(sample, mesh), tokenizer, mesh)
 
 
 def jit_over_rows(sample: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

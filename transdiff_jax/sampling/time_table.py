@@ -15,18 +15,20 @@ from transdiff_jax.model.transdiff import TransDiff
 Array = jax.Array
 
 
-class TimeTable(NamedTuple):
-    """What is needed of every time that a solver asks for, computed once."""
+class RowsByTime(NamedTuple):
+    """Values of every time that a solver asks for, looked up by the time itself."""
 
-    times: np.ndarray  # [n], float32
+    times: np.ndarray  # [n], float32, each once
     rows: Any  # tree of [n, ...]
 
     def at(self, t: Array) -> Any:
-        """The row of time `t`, exactly one of `times`; NaN for any other, which is better seen than a near one."""
-        # A product with ones and zeros, and not an index: compilers fuse the search for an index into every use of the
-        # row, once for each element that is modulated. No hit is 0 / 0.
+        """The row of time `t`, exactly one of `times`; NaN for any other, which is better seen than a near one.
+
+        A product with ones and zeros, not an index: compilers would fuse the search for an index into every use of the
+        row, once for each element that is modulated.
+        """
         hit = (self.times == t).astype(jnp.float32)
-        weights = (hit / jnp.sum(hit))[None]
+        weights = (hit / jnp.sum(hit))[None]  # no hit: 0 / 0
 
         def row(leaf: Array) -> Array:
             return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision=jax.lax.Precision.HIGHEST)
@@ -34,7 +36,7 @@ class TimeTable(NamedTuple):
         return jax.tree.map(row, self.rows)
 
 
-def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> TimeTable:
+def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> RowsByTime:
     """What the decoder needs of all times at which the solver of a configuration asks for velocities."""
     times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
-    return TimeTable(times, model.apply({"params": params}, times * NUM_TIMESTEPS, method="embed_times"))
+    return RowsByTime(times, model.apply({"params": params}, times * NUM_TIMESTEPS, method=TransDiff.embed_times))

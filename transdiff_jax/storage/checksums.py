@@ -4,7 +4,7 @@ import concurrent.futures
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from transdiff_jax.errors import UserError
@@ -62,6 +62,20 @@ def find_damage(folder: Path) -> str | None:
     except (ValueError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     return None if manifest else f"{MANIFEST} lists no files"
+
+
+def intact_files(folder: Path, accepted: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Of files below a folder, those that have a digest that is accepted for their name: names and digests."""
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(_digest_or_none, (folder / name for name in accepted))
+        return {name: digest for name, digest in zip(accepted, found, strict=True) if digest in accepted[name]}
+
+
+def _digest_or_none(path: Path) -> str | None:
+    try:
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def _digests(paths: Iterable[Path]) -> list[str]:

@@ -17,6 +17,9 @@ class Tokenizer(Protocol):
     def moments(self, images: Array) -> Array:
         """Images [..., height, width, channels] in [-1, 1] -> what describes their posterior, [..., h, w, m]."""
 
+    def mean(self, moments: Array) -> Array:
+        """The most likely latents: moments [..., h, w, m] -> [..., h, w, c], float32."""
+
     def draw(self, moments: Array, key: Array) -> Array:
         """A sample of the posterior: moments [..., h, w, m], of any float dtype -> latents [..., h, w, c], float32."""
 

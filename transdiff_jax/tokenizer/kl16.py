@@ -6,6 +6,7 @@ times 0.2325, which this tokenizer's `draw` and `decode` apply. The network is f
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -209,11 +210,14 @@ class Kl16Tokenizer:
     params: dict
     config: Kl16Config = struct.field(pytree_node=False, default=Kl16Config())
     slice_size: int = struct.field(pytree_node=False, default=32)  # images of a shard at once: bounds the memory
-    shards: int = struct.field(pytree_node=False, default=1)  # runs of rows that a batch is sharded in
 
     def moments(self, images: Array) -> Array:
         """Images [..., height, width, channels] in [-1, 1] -> unscaled moments [..., h, w, 2 * latent channels]."""
-        return self._apply("moments", images)
+        return self._apply(Kl16Autoencoder.moments, images)
+
+    def mean(self, moments: Array) -> Array:
+        """The mean of the posterior, scaled: [..., h, w, 2 * latent channels] -> [..., h, w, latent channels]."""
+        return LATENT_SCALE * posterior(moments).mean
 
     def draw(self, moments: Array, key: Array) -> Array:
         """A sample of the posterior, scaled: [..., h, w, 2 * latent channels] -> [..., h, w, latent channels]."""
@@ -221,13 +225,13 @@ class Kl16Tokenizer:
 
     def decode(self, latents: Array) -> Array:
         """Scaled latents [..., h, w, latent channels] -> images [..., height, width, channels], not clipped."""
-        return self._apply("decode", latents / LATENT_SCALE)
+        return self._apply(Kl16Autoencoder.decode, latents / LATENT_SCALE)
 
-    def _apply(self, method: str, x: Array) -> Array:
+    def _apply(self, method: Callable[[Kl16Autoencoder, Array], Array], x: Array) -> Array:
         *lead, height, width, channels = x.shape
         rows = x.reshape(math.prod(lead), height, width, channels)
         network = Kl16Autoencoder(self.config)
         out = map_slices(
-            lambda part: network.apply({"params": self.params}, part, method=method), rows, self.slice_size, self.shards
+            lambda part: network.apply({"params": self.params}, part, method=method), rows, self.slice_size
         )
         return out.reshape(*lead, *out.shape[1:])

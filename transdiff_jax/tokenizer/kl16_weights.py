@@ -40,16 +40,13 @@ def weights_digest(folder: str) -> str:
         ) from None
 
 
-def load_tokenizer(
-    folder: Path, dtype: Literal["float32", "bfloat16"], slice_size: int, shards: int = 1
-) -> Kl16Tokenizer:
+def load_tokenizer(folder: Path, dtype: Literal["float32", "bfloat16"], slice_size: int) -> Kl16Tokenizer:
     """The autoencoder of a folder.
 
     Args:
         folder: written by `save_weights`.
         dtype: of the computation.
         slice_size: images of a shard encoded or decoded at once.
-        shards: equal runs of rows that batches are sharded in.
 
     Raises:
         UserError: there is no such folder, or it is not as it was written.
@@ -61,4 +58,4 @@ def load_tokenizer(
     config = Kl16Config(**sizes, dtype=dtype)
     images = jax.ShapeDtypeStruct((1, config.factor, config.factor, config.image_channels), jnp.float32)
     shapes = jax.eval_shape(Kl16Autoencoder(config).init, jax.random.key(0), images)["params"]
-    return Kl16Tokenizer(restore_frozen(folder, shapes), config, slice_size, shards)
+    return Kl16Tokenizer(restore_frozen(folder, shapes), config, slice_size)

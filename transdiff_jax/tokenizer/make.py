@@ -1,4 +1,4 @@
-"""Tokenizers: between images in [-1, 1] and the latents that the model works on."""
+"""From a configuration to its tokenizer."""
 
 from pathlib import Path
 
@@ -10,25 +10,25 @@ from transdiff_jax.tokenizer.kl16_weights import load_tokenizer
 from transdiff_jax.tokenizer.pixels import PixelTokenizer
 
 
-def make_tokenizer(config: Config, shards: int = 1) -> Tokenizer:
-    """The tokenizer that a configuration names, for batches that are sharded in so many equal runs of rows.
+def make_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer that a configuration names.
 
     Raises:
         UserError: its weights cannot be used, or are of other images or latents.
     """
     if config.tokenizer.kind == "pixels":
         return PixelTokenizer(config.tokenizer.patch)
-    return _make_kl16(config, shards)
+    return _make_kl16(config)
 
 
-def _make_kl16(config: Config, shards: int) -> Kl16Tokenizer:
+def _make_kl16(config: Config) -> Kl16Tokenizer:
     c = config.tokenizer
     if not c.weights:
         raise UserError(
             "config.tokenizer.weights (in cli.sample --tokenizer) must name a folder with KL-16 weights, made by "
             "cli.convert --kind=kl16"
         )
-    tokenizer = load_tokenizer(Path(c.weights), c.dtype, c.slice_size, shards)
+    tokenizer = load_tokenizer(Path(c.weights), c.dtype, c.slice_size)
     for name, wanted, found in (
         ("config.model.latent_channels", config.model.latent_channels, tokenizer.config.latent_channels),
         ("config.data.image_channels", config.data.image_channels, tokenizer.config.image_channels),

@@ -6,26 +6,29 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from transdiff_jax.parallel import axes
+
 Array = jax.Array
 
 
-def map_slices(function: Callable[[Array], Array], rows: Array, size: int, shards: int = 1) -> Array:
+def map_slices(function: Callable[[Array], Array], rows: Array, size: int) -> Array:
     """`function` over at most `size` rows of each shard at a time.
+
+    Shards are the equal runs of rows of the mesh that the function is traced over, each on devices of its own: a slice
+    is made of a part of each, and no row moves.
 
     Args:
         function: [m, ...] -> [m, ...], each row of the output from the same row of the input alone.
         rows: [n, ...].
         size: most rows of one slice, of each shard.
-        shards: equal runs of rows, each of them on devices of its own: a slice is made of a part of each, and no row
-            moves.
 
     Returns:
-        The same as `function(rows)`, whatever `size` and `shards`.
+        The same as `function(rows)`, whatever `size` and the mesh.
 
     Raises:
         ValueError: the rows do not divide into so many shards.
     """
-    count, *rest = rows.shape
+    shards, (count, *rest) = axes.row_shards(), rows.shape
     if count % shards:
         raise ValueError(f"{count} rows do not divide into {shards} shards")
     held = count // shards

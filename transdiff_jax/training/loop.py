@@ -6,8 +6,8 @@ so a resumed run computes what the undisturbed run would have computed.
 
 import contextlib
 import dataclasses
-import functools
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,20 @@ from transdiff_jax.checkpoints.record import NO_DATA, RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import Config, ModelConfig
+from transdiff_jax.config.build import as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
-from transdiff_jax.images.grid import grid
+from transdiff_jax.images.grids import grid
 from transdiff_jax.model.params import init_sharded_params
-from transdiff_jax.parallel.arrays import from_whole, replicate, to_global
+from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
-from transdiff_jax.sampling.sampler import Sampler, make_sampler
+from transdiff_jax.parallel.progress import Progress
+from transdiff_jax.sampling.sampler import make_sampler
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
-from transdiff_jax.training.metric_writers import make_writer, periodic_actions
+from transdiff_jax.training.metric_writers import make_writer
 from transdiff_jax.training.state import TrainState, abstract_state, create_state
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
 from transdiff_jax.training.stop import StopRequest
@@ -43,15 +45,20 @@ from transdiff_jax.training.training_scores import TrainingScores
 GRID_COLUMNS = 8
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config | Mapping[str, Any] | str | Path, workdir: str | Path) -> None:
     """Trains to `config.train.steps`, resuming from `workdir` if it holds a checkpoint.
 
     Leaves checkpoints, metrics.jsonl and TensorBoard events in `workdir`.
+
+    Args:
+        config: a configuration, its fields as an `ml_collections.ConfigDict` or dictionaries, or a config file.
+        workdir: folder of the run.
 
     Raises:
         UserError: the configuration, the data or the checkpoints do not fit each other, a save failed, or too many
             steps in a row were not finite.
     """
+    config, workdir = as_config(config), Path(workdir).expanduser()
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     with contextlib.ExitStack() as stack:
@@ -63,7 +70,11 @@ def train(config: Config, workdir: Path) -> None:
         data = TrainingData(config, workdir, shares_of(mesh))
         stack.callback(data.close)
         state, seconds = _start(config, mesh, store, data)
-        _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
+        first, last = int(state.step), config.train.steps
+        if first >= last:
+            logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
+        else:
+            _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
 
 
 def _check_batches(config: Config, mesh: Mesh) -> None:
@@ -82,7 +93,7 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
         if record.data == NO_DATA:
             raise UserError(
                 f"{store.folder} holds converted weights, which have no training state to resume: name that run in "
-                "config.train.init_from and choose another --workdir"
+                "config.train.init_from and choose another workdir"
             )
         _check_same_run(record.config, config, store.folder)
         data.set_state(record.data)
@@ -111,7 +122,7 @@ def _check_same_run(saved: Config, asked: Config, folder: Path) -> None:
         section, _, name = path.partition(".")
         if name in _FIXED.get(section, ()):
             raise UserError(
-                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another --workdir, or "
+                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another workdir, or "
                 "that value"
             )
         logging.warning("resuming with config.%s changed from %s to %s", path, old[path], new[path])
@@ -135,18 +146,17 @@ class _Run:
         self.workdir, self.writer = workdir, make_writer(workdir)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
-        self.scores: TrainingScores | None = None
+        self.ema_distance = jax.jit(relative_distance)
+        self.scores = TrainingScores(config, mesh, workdir) if config.eval.every else None
+        samples = config.train.sample_every or config.eval.every
+        self.sampler = make_sampler(config, mesh) if samples else None  # shared by grids and scores: compiled once
 
     def train(self, state: TrainState) -> None:
         first, last = int(state.step), self.config.train.steps
-        if first >= last:
-            logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
-            return
         logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        self.scores = TrainingScores(self.config, self.mesh, self.workdir) if self.config.eval.every else None
         train_step = make_train_step(self.config, self.mesh)
-        progress = periodic_actions.ReportProgress(num_train_steps=last, every_steps=None, every_secs=10)
+        progress = Progress("trained", "steps", last - first)
         try:
             step = first
             while step < last and not self.stop.reached():
@@ -156,7 +166,7 @@ class _Run:
                 state, metrics = train_step(state, to_global(batch, self.mesh))
                 self.watch.add(step, metrics, indices)
                 self.metrics.append(metrics)
-                progress(step)
+                progress.add()
                 self._after_step(step, state)
             if step > first:
                 self._save(step, state)
@@ -177,13 +187,8 @@ class _Run:
             self._log_samples(step, state)
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
-        if self.scores is not None and step % self.config.eval.every == 0:  # after the save, for it may take long
+        if self.scores is not None and step % self.config.eval.every == 0:  # after the save: scoring is slow
             self.writer.write_scalars(step, self.scores(step, state.ema[0], self.sampler, self.stop.reached))
-
-    @functools.cached_property
-    def sampler(self) -> Sampler:
-        """Of grids and scores: compiled once for both."""
-        return make_sampler(self.config, self.mesh)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -210,7 +215,7 @@ class _Run:
                 scalars[f"loss_by_time/{low:.2f}-{high:.2f}"] = totals[bucket] / counts[bucket]
             logging.info("step %d: loss %.4f, gradient norm %.3f", step, scalars["loss"], scalars["gradient_norm"])
         for rate, average in zip(self.config.train.ema_rates, state.ema, strict=True):
-            scalars[f"ema_distance/{rate}"] = _ema_distance(average, state.params)
+            scalars[f"ema_distance/{rate}"] = self.ema_distance(average, state.params)
         self.writer.write_scalars(step, {name: float(value) for name, value in scalars.items()})
 
     def _log_samples(self, step: int, state: TrainState) -> None:
@@ -218,14 +223,8 @@ class _Run:
         count = self.config.sampling.batch_size
         columns = min(GRID_COLUMNS, count)
         rows = min(self.config.model.num_classes, count // columns)
-        labels = np.minimum(np.arange(count) // columns, rows - 1).astype(np.int32)
-        indices = np.arange(count, dtype=np.int32)
-        batch = from_whole({"labels": labels, "indices": indices}, self.mesh)
-        seed = replicate(np.array(self.config.seed, np.int32), self.mesh)
-        samples = self.sampler(state.ema[0], batch["labels"], seed, batch["indices"])
+        labels = np.minimum(np.arange(count) // columns, rows - 1)
+        samples = self.sampler(state.ema[0], labels, self.config.seed, np.arange(count))
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
         self.writer.write_images(step, {"samples": picture})
-
-
-_ema_distance = jax.jit(relative_distance)

@@ -1,5 +1,6 @@
 """Where numbers and pictures of a run go: the console, metrics.jsonl and TensorBoard, behind clu's interface."""
 
+import importlib
 import json
 import sys
 import types
@@ -11,13 +12,24 @@ import numpy as np
 
 from transdiff_jax.parallel.processes import is_first
 
-# clu imports TensorFlow for its own event writer, which this package neither needs nor installs; an empty module
-# under that name lets the rest of clu load.
-_stub = types.ModuleType("clu.metric_writers.summary_writer")
-_stub.SummaryWriter = None
-sys.modules.setdefault(_stub.__name__, _stub)
 
-from clu import metric_writers, periodic_actions  # noqa: E402 (after the module above is registered)
+def _load_clu_writers() -> types.ModuleType:
+    """`clu.metric_writers` without its event writer, for which clu imports TensorFlow.
+
+    That module's place is held by an empty one while clu loads. Afterwards clu is as if it had not been loaded: a host
+    program that imports it gets it whole.
+    """
+    before = set(sys.modules)
+    stub = types.ModuleType("clu.metric_writers.summary_writer")
+    stub.SummaryWriter = None
+    sys.modules.setdefault(stub.__name__, stub)
+    writers = importlib.import_module("clu.metric_writers")
+    for name in {name for name in sys.modules if name.partition(".")[0] == "clu"} - before:
+        del sys.modules[name]
+    return writers
+
+
+metric_writers = _load_clu_writers()
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -117,6 +129,3 @@ def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
             values[entry["step"]] = entry[name]
     steps = sorted(values)
     return steps, [values[step] for step in steps]
-
-
-__all__ = ["JsonLinesWriter", "TensorBoardWriter", "make_writer", "periodic_actions", "read_metrics"]

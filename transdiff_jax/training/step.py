@@ -17,7 +17,6 @@ from transdiff_jax.model.params import Params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding, replicate, replicated
-from transdiff_jax.parallel.mesh import batch_shards
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.training.ema import update_ema
@@ -127,7 +126,7 @@ def apply_gradients(
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
-    tokenizer = replicate(make_tokenizer(config, batch_shards(mesh)), mesh)
+    tokenizer = replicate(make_tokenizer(config), mesh)
     jitted = jit_train_step(config, mesh)
     return lambda state, batch: jitted(state, batch, tokenizer)
 
@@ -144,12 +143,13 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
 
     def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
-        # Cached moments (data/latents.py) spare the encoder; from there on there is no difference.
-        moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
-        latents = tokenizer.draw(moments, rng.key(config.seed, rng.POSTERIOR, state.step))
-        draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
+        posterior_key = rng.key(config.seed, rng.POSTERIOR, state.step)
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
+        draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         with axes.over(mesh):
+            # Cached moments spare the encoder.
+            moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
+            latents = tokenizer.draw(moments, posterior_key)
             gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)
         state, more = apply_gradients(state, gradients, metrics["loss"], config)
         return state, metrics | more

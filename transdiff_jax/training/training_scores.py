@@ -10,14 +10,13 @@ from jax.sharding import Mesh
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.certificate import make_certificate
 from transdiff_jax.evaluation.image_sets import ImageSet
 from transdiff_jax.evaluation.inception.weights import load_inception
 from transdiff_jax.evaluation.protocols import PROTOCOLS
 from transdiff_jax.evaluation.reference_set import load_reference
 from transdiff_jax.evaluation.sampled_images import sampled_images
-from transdiff_jax.evaluation.scores import make_scores
-from transdiff_jax.evaluation.set_features import collect, make_extractor
+from transdiff_jax.evaluation.scoring import certify
+from transdiff_jax.evaluation.set_features import make_extractor
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.model.params import Params
 from transdiff_jax.parallel.processes import do_in_first_process, is_first
@@ -62,10 +61,11 @@ class TrainingScores:
         Raises:
             UserError: the certificate cannot be written.
         """
+        protocol = PROTOCOLS[self._config.eval.protocol]
         problem: object = None
         try:
             images = self._images(step, params, sampler, stopped)
-            features = collect(self._extractor, images.batches(self._extractor.batch_size), images.source)
+            certificate = certify(images, self._reference, self._extractor, self._inception, protocol, self._mesh)
         except UserError as error:
             problem = error
         if stopped():
@@ -74,23 +74,22 @@ class TrainingScores:
             if is_first():  # it is the same in all
                 logging.warning("step %d has no scores: %s", step, problem)
             return {}
-        protocol = PROTOCOLS[self._config.eval.protocol]
-        scores = make_scores(features, self._reference, protocol)
-        self._certify(
-            step,
-            make_certificate(scores, protocol, images, features, self._reference, self._inception, self._mesh),
-        )
-        found = {f"eval/{protocol.name}/{score}": value for score, value in scores.values.items() if value is not None}
+        self._write(step, certificate)
+        found = {
+            f"eval/{protocol.name}/{score}": value
+            for score, value in certificate["scores"].items()
+            if value is not None
+        }
         logging.info("step %d: %s", step, ", ".join(f"{score} {value:.5g}" for score, value in found.items()))
         return found
 
     def _images(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> ImageSet:
         c = self._config
         weights = Weights(c, params, f"ema {c.train.ema_rates[0]}", step, digest="")
-        request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model)), c.seed)
+        request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model.num_classes)), c.seed)
         return sampled_images(weights, request, self._mesh, f"samples of step {step}", sampler, stopped)
 
-    def _certify(self, step: int, certificate: dict[str, Any]) -> None:
+    def _write(self, step: int, certificate: dict[str, Any]) -> None:
         path = self._folder / f"{step}.json"
 
         def write() -> None:

@@ -1,14 +1,10 @@
 """Sampled trajectories against a golden file, with the reference's noise."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from transdiff_jax.config import SamplingConfig
-from transdiff_jax.model.params import Params
-from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.sampling.mrar import sample_latents
 from transdiff_jax.sampling.noise import GivenNoise
 from transdiff_jax.verification.check import MANY_PASSES, Check, relative_error
@@ -29,7 +25,8 @@ def check_sample(file: GoldenFile, subject: Subject, section: str) -> list[Check
     steps, weight, drift_scale, noise_scale = file[f"{section}/settings"].tolist()
     config = SamplingConfig(steps=int(steps), guidance=(weight,), drift_scale=drift_scale, noise_scale=noise_scale)
     noise = given_noise(subject, config, file[f"{section}/init_noise"], file[f"{section}/step_noise"])
-    latents = _sample(subject.model, config, subject.params, subject.labels, noise)[:, -1]
+    sample = jax.jit(sample_latents, static_argnums=(0, 4))
+    latents = sample(subject.model, subject.params, subject.labels, noise, config)[:, -1]
     name = f"{section}/latents"
     return [Check(name, relative_error(np.moveaxis(latents, -1, 1), file[name]), MANY_PASSES)]
 
@@ -47,8 +44,3 @@ def given_noise(subject: Subject, config: SamplingConfig, initial: np.ndarray, s
     drawn = step.reshape(images, config.steps - 1, *step.shape[1:])
     padding = [(0, 0), (0, 1)] + [(0, 0)] * (drawn.ndim - 2)
     return GivenNoise(jnp.asarray(initial), jnp.asarray(np.pad(drawn, padding)))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _sample(model: TransDiff, config: SamplingConfig, params: Params, labels: Array, noise: GivenNoise) -> Array:
-    return sample_latents(model, params, labels, noise, config)

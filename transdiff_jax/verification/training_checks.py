@@ -42,12 +42,14 @@ def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
 def run_steps(file: GoldenFile, subject: Subject) -> tuple[np.ndarray, TrainState]:
     """Loss and gradient norm of each step [steps, 2], and the state after the last."""
     config = _config(file, subject)
-    state = _start(config, subject.params)
+    state = jax.jit(partial(_start, config))(subject.params)
+    # The state is donated, as in training: a full-size model's moments are not held twice.
+    train_step = jax.jit(partial(_train_step, config), donate_argnums=0)
     measured = []
     while f"train/noise_{len(measured)}" in file:
         step = len(measured)
         given = draws(subject, file[f"train/timesteps_{step}"], file[f"train/noise_{step}"], dropped=False)
-        state, metrics = _train_step(config, state, subject.latents, subject.labels, given)
+        state, metrics = train_step(state, subject.latents, subject.labels, given)
         measured.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
     return np.array(measured), state
 
@@ -84,14 +86,11 @@ def _config(file: GoldenFile, subject: Subject) -> Config:
     )
 
 
-@partial(jax.jit, static_argnums=0)
 def _start(config: Config, params: Params) -> TrainState:
     # A copy: the steps give their input's memory away, and other checks want the parameters as they are.
     return new_state(jax.tree.map(jnp.copy, params), config)
 
 
-# The state is donated, as in training: a full-size model's moments are not held twice.
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _train_step(
     config: Config, state: TrainState, latents: Array, labels: Array, given: LossDraws
 ) -> tuple[TrainState, Metrics]:

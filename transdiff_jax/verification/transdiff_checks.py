@@ -5,7 +5,6 @@ functions here bring them into our order.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -75,21 +74,18 @@ def subject(file: GoldenFile) -> Subject:
     )
 
 
-@partial(jax.jit, static_argnums=0)
 def _encode(model: TransDiff, params: Params, labels: Array, latents: Array) -> Array:
     references = latents[:, :-1] if model.config.num_images > 1 else None
     null = jnp.zeros_like(labels, bool)
-    return model.apply({"params": params}, labels, null, references, method="encode").features
+    return model.apply({"params": params}, labels, null, references, method=TransDiff.encode).features
 
 
-@partial(jax.jit, static_argnums=0)
 def _velocity(model: TransDiff, params: Params, features: Array, x_t: Array, timesteps: Array) -> Array:
     variables = {"params": params}
-    keys_values = model.apply(variables, features, method="condition")
-    return model.apply(variables, x_t[:, None], timesteps[:, None], keys_values, method="velocity")[:, 0]
+    keys_values = model.apply(variables, features, method=TransDiff.condition)
+    return model.apply(variables, x_t[:, None], timesteps[:, None], keys_values, method=TransDiff.velocity)[:, 0]
 
 
-@partial(jax.jit, static_argnums=0)
 def _loss_and_gradient(
     model: TransDiff, params: Params, latents: Array, labels: Array, draws: LossDraws
 ) -> tuple[Array, Params]:
@@ -102,7 +98,8 @@ def _loss_and_gradient(
 def check_network(file: GoldenFile, subject: Subject) -> list[Check]:
     """Semantic features and the velocity on them, in MRAR also from the first one, two and three groups."""
     config = subject.model.config
-    features = _encode(subject.model, subject.params, subject.labels, subject.latents)
+    encode, velocity_of = jax.jit(_encode, static_argnums=0), jax.jit(_velocity, static_argnums=0)
+    features = encode(subject.model, subject.params, subject.labels, subject.latents)
     x_t, timesteps = file["input/x_t"], file["input/timesteps"]
     errors = {"output/semantic_features": relative_error(features, file["output/semantic_features"])}
     groups = {"output/velocity": config.num_images}
@@ -110,7 +107,7 @@ def check_network(file: GoldenFile, subject: Subject) -> list[Check]:
     for name, count in groups.items():
         if name in file:
             visible = features[:, : count * config.tokens_per_image]
-            velocity = _velocity(subject.model, subject.params, visible, x_t, timesteps)
+            velocity = velocity_of(subject.model, subject.params, visible, x_t, timesteps)
             errors[name] = relative_error(velocity, file[name])
     return [Check(name, error, ONE_PASS) for name, error in errors.items()]
 
@@ -142,7 +139,8 @@ def check_loss(file: GoldenFile, subject: Subject, section: str) -> list[Check]:
         section: "loss" (labels kept) or "loss_dropped" (all dropped).
     """
     given = draws(subject, file[f"{section}/timesteps"], file[f"{section}/noise"], section == "loss_dropped")
-    value, gradient = _loss_and_gradient(subject.model, subject.params, subject.latents, subject.labels, given)
+    differentiate = jax.jit(_loss_and_gradient, static_argnums=0)
+    value, gradient = differentiate(subject.model, subject.params, subject.latents, subject.labels, given)
     checks = [Check(f"{section}/value", relative_error(value, file[f"{section}/value"]), ONE_PASS)]
     ours = to_reference(subject.table, jax.device_get(gradient), {}, "gradient")
     if f"{section}/grad/" in file:

@@ -14,6 +14,7 @@ from transdiff_jax.data.latents.source import LatentSource
 from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.sources.tfds import TfdsSource
 from transdiff_jax.errors import UserError
+from transdiff_jax.parallel import progress
 from transdiff_jax.storage.files import lock
 from transdiff_jax.tokenizer.make import make_tokenizer
 
@@ -296,7 +297,7 @@ def test_moments_that_the_dtype_cannot_hold(weights, photographs, tmp_path, monk
 
 
 def test_progress_is_logged(weights, photographs, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(encode, "LOG_SECONDS", 0)
+    monkeypatch.setattr(progress, "SECONDS", 0)
     with caplog.at_level("INFO", logger="absl"):
         cache_latents(photo_config(weights), tmp_path, shard_records=SHARD)
     assert "cached 22 of 22, " in caplog.text

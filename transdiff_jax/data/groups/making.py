@@ -4,21 +4,19 @@ The lines are those of the release's index ({"cate": class, "files": [four image
 Neighbours come from far to near, so that the image that refers to all others follows the most similar one.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from transdiff_jax import rng
 from transdiff_jax.data.groups.groups import RandomGroups
 from transdiff_jax.data.groups.index import write_index
 from transdiff_jax.data.latents.source import LatentSource
+from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.tokenizer.kl16 import LATENT_SCALE
 
 ClassFeatures = Callable[[np.ndarray, int], np.ndarray]  # (latents [n, h, w, c] of a class, the class) -> [n, d]
-LOG_SECONDS = 5.0
 
 
 def write_random_groups(source: LatentSource, path: Path, num_images: int, seed: int, small_classes: str) -> int:
@@ -66,17 +64,16 @@ def write_neighbour_groups(
 def _neighbours(
     source: LatentSource, rows: np.ndarray, num_images: int, features_of: ClassFeatures | None
 ) -> Iterator[np.ndarray]:
-    labels, reported = source.labels(), time.monotonic()
+    labels = source.labels()
     classes = np.unique(labels[rows])
-    for number, label in enumerate(classes.tolist(), start=1):
+    progress = Progress("grouped", "classes", len(classes))
+    for label in classes.tolist():
         members = np.flatnonzero(labels == label)
         latents = np.stack([_mean_latent(source, int(index)) for index in members])
         features = latents if features_of is None else features_of(latents, label)
         for group in nearest_groups(features.reshape(len(members), -1), num_images):
             yield members[group]
-        if time.monotonic() - reported > LOG_SECONDS:
-            reported = time.monotonic()
-            logging.info("grouped %d of %d classes", number, len(classes))
+        progress.add()
 
 
 def nearest_groups(features: np.ndarray, num_images: int) -> np.ndarray:

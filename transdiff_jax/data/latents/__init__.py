@@ -1,1 +1,15 @@
 """Cached latents: the folder's format, the job that makes it, and reading it."""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from transdiff_jax.data.latents.encode import cache_latents
+    from transdiff_jax.data.latents.format import check_all, read_manifest
+    from transdiff_jax.data.latents.source import LatentSource
+
+__all__ = [
+    "LatentSource",
+    "cache_latents",
+    "check_all",
+    "read_manifest",
+]

@@ -2,13 +2,12 @@
 
 Each process encodes whole files of records on its own devices, so that none waits for another. A batch is made of
 records of one file alone: what is in a file depends neither on what was there before nor on which process makes it,
-and a job that was interrupted ends with the bytes of an undisturbed one. Files and folder are in data/latent_job.py.
+and a job that was interrupted ends with the bytes of an undisturbed one. Files and folder are in job.py.
 """
 
 import contextlib
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from transdiff_jax.parallel.arrays import batch_sharding, replicated
 from transdiff_jax.parallel.lookahead import dispatched
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.tokenizer.kl16 import LOG_VARIANCE_RANGE, Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 from transdiff_jax.tokenizer.make import make_tokenizer
@@ -40,7 +40,6 @@ Encoded = tuple[Array, Array] | None  # moments [b, 2, h, w, 2c] and whether the
 Encode = Callable[[np.ndarray], Encoded]
 
 SHARD_RECORDS = 4096  # of ImageNet's 256x256 latents: 313 files of 134 MB
-LOG_SECONDS = 5.0
 
 
 def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_records: int = SHARD_RECORDS) -> Manifest:
@@ -49,7 +48,7 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
     Args:
         config: `data` names the images and their transform, `tokenizer` the weights; of each device's images,
             `tokenizer.slice_size` are encoded at once.
-        out: the folder; see data/latent_format.py.
+        out: the folder; see format.py.
         dtype: of the records, float16 or bfloat16.
         shard_records: records of the source that go into one file.
 
@@ -71,7 +70,7 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
         own = np.flatnonzero(missing)[jax.process_index() :: jax.process_count()].tolist()
         _encode_shards(config, tokenizer, source, job, settings, own)
         multihost_utils.sync_global_devices("all latents are written")
-        do_in_first_process(functools.partial(_finish, config, job, len(source)))
+        do_in_first_process(functools.partial(_finish, config.data, job, len(source)))
     finally:
         job.close()
     manifest = read_manifest(out)
@@ -112,8 +111,8 @@ def _settings(
     )
 
 
-def _finish(config: Config, job: LatentJob, total: int) -> None:
-    _check_unreadable(job.skipped(), total, config.data)
+def _finish(config: DataConfig, job: LatentJob, total: int) -> None:
+    _check_unreadable(job.skipped(), total, config)
     job.finish()
 
 
@@ -136,7 +135,7 @@ def _encode_shards(
     """Makes files of records on this process's devices."""
     mesh = make_mesh(MeshConfig(), jax.local_devices())
     size = config.tokenizer.slice_size * mesh.size
-    progress = _Progress(sum(len(settings.source_range(shard)) for shard in shards))
+    progress = Progress("cached", "images", sum(len(settings.source_range(shard)) for shard in shards))
     images = read_batches(source, config.data, {shard: settings.source_range(shard) for shard in shards}, size)
     encode = _encoder(tokenizer, size, settings.dtype, mesh)
     batches = dispatched(images, lambda batch: None if batch.images is None else encode(batch.images))
@@ -149,7 +148,7 @@ def _encode_shards(
                     skipped += len(batch.skipped)
                     _check_unreadable(skipped, len(source), config.data)
                     progress.add(len(batch.ids) + len(batch.skipped))
-    progress.end()
+    progress.finish()
 
 
 def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str) -> None:
@@ -181,27 +180,3 @@ def _encoder(tokenizer: Kl16Tokenizer, size: int, dtype: str, mesh: Mesh) -> Enc
         return stored, jnp.isfinite(stored).all(axis=(1, 2, 3, 4))
 
     return lambda images: encode(weights, jax.device_put(images, rows))
-
-
-class _Progress:
-    """Images/s and the time that remains, on the console."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._started = self._reported = time.monotonic()
-
-    def add(self, images: int) -> None:
-        """Notes finished images."""
-        self._done += images
-        now = time.monotonic()
-        if now - self._reported > LOG_SECONDS:
-            self._reported = now
-            rate = self._done / (now - self._started)
-            remaining = (self._total - self._done) / rate
-            logging.info("cached %d of %d, %.1f images/s, ETA %.0f s", self._done, self._total, rate, remaining)
-
-    def end(self) -> None:
-        """Says how fast it was."""
-        if self._done:
-            rate = self._done / (time.monotonic() - self._started)
-            logging.info("%d images, %.1f images/s (with compilation)", self._done, rate)

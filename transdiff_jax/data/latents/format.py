@@ -10,7 +10,6 @@ knows); flip 0 is the image, flip 1 its mirror image. Records are in the source'
 A record is a chunk of its own and is not compressed: reading one costs a copy and a checksum.
 """
 
-import concurrent.futures
 import dataclasses
 import gzip
 import hashlib
@@ -23,14 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.storage.checksums import MANIFEST, intact_files
 from transdiff_jax.storage.files import write_bytes, write_json
 
 FORMAT = 1
 LABELS, IDS = "labels.npy", "ids.json.gz"
 WRITER_OPTIONS = "group_size:1,uncompressed"
 DIGEST = "sha256"  # of the rest of a sealed file
-THREADS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,13 +211,8 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 
 def intact(folder: Path, digests: dict[int, str], num_shards: int) -> set[int]:
     """Of files of records with the digests that they should have, those that have them; reads all of them."""
-
-    def is_intact(shard: int) -> bool:
-        path = folder / shard_name(shard, num_shards)
-        return path.is_file() and sha256(path) == digests[shard]
-
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        return {shard for shard, fine in zip(digests, pool.map(is_intact, digests), strict=True) if fine}
+    names = {shard_name(shard, num_shards): shard for shard in digests}
+    return {names[name] for name in intact_files(folder, {name: {digests[shard]} for name, shard in names.items()})}
 
 
 def check_all(folder: Path) -> Manifest:

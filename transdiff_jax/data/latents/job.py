@@ -87,7 +87,7 @@ class LatentJob:
             self._check_settings()
             done = self._intact_shards()
         except OSError as error:
-            raise UserError(f"--out={self._folder} cannot be used: {error}") from None
+            raise UserError(f"out={self._folder} cannot be used: {error}") from None
         return np.array([shard not in done for shard in range(self._settings.num_shards)], bool)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class LatentJob:
     def _check_is_ours(self) -> None:
         others = sorted(path.name for path in self._folder.iterdir())
         if others and not {PROGRESS, LOCK, LABELS} & set(others):
-            raise UserError(f"--out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
+            raise UserError(f"out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
 
     def _check_settings(self) -> None:
         """Refuses a folder of other settings, or notes these in an empty one."""
@@ -169,9 +169,7 @@ class LatentJob:
             if getattr(found, field.name) != getattr(self._settings, field.name)
         ]
         if differing:
-            raise UserError(
-                f"--out={self._folder} holds latents made with {', '.join(differing)}; choose another folder"
-            )
+            raise UserError(f"out={self._folder} holds latents made with {', '.join(differing)}; choose another folder")
         noted.parent.mkdir(exist_ok=True)
         write_sealed(noted, dataclasses.asdict(self._settings))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transdiff_jax.images.grid import grid, name_rows
+from transdiff_jax.images.grids import grid, name_rows
 from transdiff_jax.images.png import load_png, save_png
 from transdiff_jax.images.uint8 import to_uint8
 

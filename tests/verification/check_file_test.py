@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.paths import GOLDEN
 from transdiff_jax.errors import UserError
-from transdiff_jax.verification import verify
+from transdiff_jax.verification import check_file
 from transdiff_jax.verification.check import Check
 
 
@@ -17,7 +17,7 @@ def copy_with(path, target, **changes):
 
 
 def test_everything_of_a_file_is_checked():
-    checked = verify.verify(GOLDEN / "one_step_512_a.npz")
+    checked = check_file.verify(GOLDEN / "one_step_512_a.npz")
     assert checked["ok"]
     assert checked["unchecked"] == []
     assert list(checked["checks"]) == [
@@ -33,7 +33,7 @@ def test_a_difference_and_an_unknown_array_are_reported(tmp_path):
     path = GOLDEN / "kl16_a.npz"
     decoded = np.load(path)["output/decoded"]
     changed = copy_with(path, tmp_path / "a.npz", **{"output/decoded": decoded * 1.001, "output/other": decoded})
-    checked = verify.verify(changed)
+    checked = check_file.verify(changed)
     assert not checked["ok"]
     assert checked["failed"] == ["output/decoded"]
     assert checked["unchecked"] == ["output/other"]
@@ -42,16 +42,16 @@ def test_a_difference_and_an_unknown_array_are_reported(tmp_path):
 def test_errors_that_are_not_finite_fail_and_stay_json(monkeypatch):
     for error in (math.nan, math.inf):
         checks = [Check("a", 1e-7, 1e-5), Check("b", error, 1e-5)]
-        monkeypatch.setattr(verify, "_NETWORKS", {"post_quant_conv.weight": lambda file, checks=checks: checks})
-        checked = json.loads(json.dumps(verify.verify(GOLDEN / "kl16_a.npz"), allow_nan=False))
+        monkeypatch.setattr(check_file, "_NETWORKS", {"post_quant_conv.weight": lambda file, checks=checks: checks})
+        checked = json.loads(json.dumps(check_file.verify(GOLDEN / "kl16_a.npz"), allow_nan=False))
         assert not checked["ok"]
         assert checked["max_relative_error"] is None
         assert checked["checks"] == {"a": 1e-7, "b": None}
 
 
 def test_no_checks_are_not_ok(monkeypatch):
-    monkeypatch.setattr(verify, "_NETWORKS", {"post_quant_conv.weight": lambda file: []})
-    assert not verify.verify(GOLDEN / "kl16_a.npz")["ok"]
+    monkeypatch.setattr(check_file, "_NETWORKS", {"post_quant_conv.weight": lambda file: []})
+    assert not check_file.verify(GOLDEN / "kl16_a.npz")["ok"]
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_no_checks_are_not_ok(monkeypatch):
 )
 def test_files_of_something_else_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        verify.verify(copy_with(GOLDEN / "kl16_a.npz", tmp_path / "a.npz", **changes))
+        check_file.verify(copy_with(GOLDEN / "kl16_a.npz", tmp_path / "a.npz", **changes))
 
 
 def test_contradicting_model_config_is_refused(tmp_path):
     path = GOLDEN / "one_step_512_a.npz"
     config = json.loads(str(np.load(path)["config"])) | {"classes": 1000}
     with pytest.raises(UserError, match="its config says classes=1000, its tensors say 10"):
-        verify.verify(copy_with(path, tmp_path / "a.npz", config=json.dumps(config)))
+        check_file.verify(copy_with(path, tmp_path / "a.npz", config=json.dumps(config)))

@@ -1,0 +1,94 @@
+"""From images to a certificate of their scores: the whole way in one call."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from transdiff_jax.config import MeshConfig
+from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.certificate import make_certificate
+from transdiff_jax.evaluation.features import FeatureExtractor, Images
+from transdiff_jax.evaluation.image_sets import ImageSet, open_images
+from transdiff_jax.evaluation.inception.weights import InceptionWeights, load_inception
+from transdiff_jax.evaluation.protocols import PROTOCOLS, Protocol
+from transdiff_jax.evaluation.reference_set import ReferenceSet, load_reference
+from transdiff_jax.evaluation.scores import make_scores
+from transdiff_jax.evaluation.set_features import collect, make_extractor
+from transdiff_jax.parallel.mesh import make_mesh
+
+
+def evaluate(
+    samples: str | Path | np.ndarray,
+    *,
+    reference: str | Path,
+    inception: str | Path,
+    protocol: str = "transdiff",
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Scores images; nothing is written. Every process of a job calls this, with the same images.
+
+    Args:
+        samples: images uint8 [n, height, width, 1 or 3], or where they are: a finished folder of samples, a folder of
+            PNG and JPEG files, or a `.npz` with `arr_0`.
+        reference: statistics (`.npz` of ADM, `.pt` of torch-fidelity), a `.npz` of images, or a folder of them.
+        inception: folder of the converted Inception weights.
+        protocol: "transdiff" or "adm".
+        batch_size: images at once through Inception, over all devices; None for a default.
+        mesh: the devices; None for all of them.
+
+    Returns:
+        The certificate, a JSON value: `scores` by name, those that cannot be computed None with a reason in
+        `not_computed`, `warnings`, and all that the scores depend on.
+
+    Raises:
+        UserError: images, reference or weights that cannot be used, or no such protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol={protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
+    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    images = _images_of(samples) if isinstance(samples, np.ndarray) else open_images(_path(samples), "samples")
+    weights = load_inception(_path(inception))
+    extractor = make_extractor(weights.params, mesh, batch_size)
+    found = load_reference(_path(reference), extractor)
+    return certify(images, found, extractor, weights, PROTOCOLS[protocol], mesh)
+
+
+def certify(
+    images: ImageSet,
+    reference: ReferenceSet,
+    extractor: FeatureExtractor,
+    inception: InceptionWeights,
+    protocol: Protocol,
+    mesh: Mesh,
+) -> dict[str, Any]:
+    """The certificate of a set of images, each of which is read once.
+
+    Raises:
+        UserError: no images, images that cannot be read, or features that are not finite.
+    """
+    features = collect(extractor, images.batches(extractor.batch_size), images.source)
+    scores = make_scores(features, reference, protocol)
+    return make_certificate(scores, protocol, images, features, reference, inception, mesh)
+
+
+def _path(path: str | Path) -> Path:
+    return Path(path).expanduser()
+
+
+def _images_of(array: np.ndarray) -> ImageSet:
+    if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
+        raise UserError(
+            f"samples must be uint8 [n, height, width, 1 or 3], not {array.dtype} {list(array.shape)}: give an "
+            "array of images, or the path of a set"
+        )
+    return ImageSet("an array", "array", functools.partial(_array_batches, array))
+
+
+def _array_batches(array: np.ndarray, size: int) -> Iterator[Images]:
+    for first in range(0, len(array), size):
+        yield array[first : first + size]

@@ -1,0 +1,66 @@
+"""From a run's folder to a model in memory, and from a model to a folder of samples."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jax.sharding import Mesh
+
+from transdiff_jax.checkpoints.weights import load_weights
+from transdiff_jax.config import MeshConfig, make_config
+from transdiff_jax.errors import UserError
+from transdiff_jax.generation.generate import generate_samples
+from transdiff_jax.generation.request import SampleRequest
+from transdiff_jax.generation.trained_model import TrainedModel
+from transdiff_jax.parallel.mesh import make_mesh
+
+Array = jax.Array
+
+
+def load(
+    workdir: str | Path,
+    *,
+    step: int | None = None,
+    ema_rate: float | None = None,
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    attention: Literal["xla", "cudnn"] | None = None,
+    mesh: Mesh | None = None,
+) -> TrainedModel:
+    """Reads a run, trained here or converted; nothing in its folder is changed.
+
+    Args:
+        workdir: folder of the run.
+        step: of the checkpoint; None for the newest intact one.
+        ema_rate: which average; None for the run's first.
+        dtype: of the computation; None for the run's. Parameters stay float32.
+        attention: implementation; None for the run's.
+        mesh: devices to compute on; None for all of them, each with the whole model.
+
+    Raises:
+        UserError: there is no such run, step or average, or the settings do not fit the model.
+    """
+    if "://" in str(workdir):
+        raise UserError(f"workdir={workdir} is not a local folder: copy the run to this machine")
+    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    weights = load_weights(Path(workdir).expanduser(), mesh, ema_rate=ema_rate, step=step)
+    values = weights.config.to_dict()
+    values["model"] |= {name: value for name, value in (("dtype", dtype), ("attention", attention)) if value}
+    return TrainedModel(dataclasses.replace(weights, config=make_config(values)), mesh)
+
+
+def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> dict[str, Any]:
+    """Writes samples into a folder, resumably; what is there already is not made again.
+
+    Args:
+        model: from `load`, with the run's own sampling settings or those of `TrainedModel.with_settings`.
+        request: which samples.
+        out: the folder; of a job of several processes, all must see it.
+
+    Returns:
+        The record of the set, as samples.json holds it.
+
+    Raises:
+        UserError: classes that do not exist, a folder that cannot be used or holds samples of other settings.
+    """
+    return generate_samples(model.weights, request, Path(out).expanduser(), model.mesh)

@@ -1,0 +1,49 @@
+"""How far a long loop is, on the console: count, rate, and the time that remains."""
+
+import time
+
+from absl import logging
+
+SECONDS = 5.0  # between two lines
+
+
+class Progress:
+    """Logs a line every few seconds while a loop runs."""
+
+    def __init__(self, done: str, unit: str, total: int) -> None:
+        """Starts the clock.
+
+        Args:
+            done: what has happened to those that are counted: "sampled", "trained".
+            unit: what is counted, in the plural: "images", "steps".
+            total: how many there will be.
+        """
+        self._done, self._unit, self._total, self._count = done, unit, total, 0
+        self._started = self._reported = time.monotonic()
+
+    def add(self, count: int = 1) -> None:
+        """Counts some more."""
+        self._count += count
+        if time.monotonic() - self._reported > SECONDS:
+            self._reported = time.monotonic()
+            rate = self._count / self.seconds()
+            logging.info(
+                "%s %d of %d, %.1f %s/s, ETA %.0f s",
+                self._done,
+                self._count,
+                self._total,
+                rate,
+                self._unit,
+                (self._total - self._count) / rate,
+            )
+
+    def finish(self) -> float:
+        """Logs the rate of the whole loop, and returns its seconds."""
+        seconds = self.seconds()
+        if self._count:
+            logging.info("%s %d %s, %.1f %s/s", self._done, self._count, self._unit, self._count / seconds, self._unit)
+        return seconds
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._started
