@@ -1,10 +1,10 @@
-"""1-step TransDiff on CIFAR-10 as prepared by TFDS, in pixels: a first run on real photographs.
+"""1-step TransDiff in pixels on CIFAR-10, prepared by TFDS: a first run on real photographs.
 
-Command:   python -m transdiff_jax.cli.train --config=configs/cifar10.py --workdir=runs/cifar10
+Command:   transdiff train --config=configs/cifar10.py --workdir=runs/cifar10
 Needs:     tfds build cifar10 --file_format=array_record (with TensorFlow installed, once).
 Hardware:  one GPU.
-Source:    a setting of this project; sizes are not from the paper.
-Here:      not trained and not scored by us.
+Source:    this project; the sizes are not from the paper.
+Here:      neither trained nor scored by us.
 """
 
 import ml_collections

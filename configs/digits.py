@@ -1,9 +1,9 @@
 """1-step TransDiff on the embedded digits: the demo, and the smallest real run.
 
-Command:   python -m transdiff_jax.cli.train --config=configs/digits.py --workdir=runs/digits/one_step
+Command:   transdiff train --config=configs/digits.py --workdir=runs/digits/one_step
 Hardware:  two CPU cores, a few minutes.
-Expected:  docs/benchmarks.md holds what was measured.
-Source:    the toy setting of this project; sizes are not from the paper.
+Expected:  the measurements in docs/benchmarks.md.
+Source:    the toy setting of this project; the sizes are not from the paper.
 """
 
 import ml_collections

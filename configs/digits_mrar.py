@@ -1,10 +1,10 @@
-"""MRAR on the embedded digits, fine-tuned from the 1-step run: each image refers to those before it.
+"""MRAR on the embedded digits, fine-tuned from the 1-step run: each image sees those before it.
 
-Command:   python -m transdiff_jax.cli.train --config=configs/digits_mrar.py --workdir=runs/digits/mrar
-           (after configs/digits.py was trained into runs/digits/one_step)
+Command:   transdiff train --config=configs/digits_mrar.py --workdir=runs/digits/mrar
+           (after training configs/digits.py into runs/digits/one_step)
 Hardware:  two CPU cores, a few minutes.
-Expected:  docs/benchmarks.md holds what was measured.
-Source:    the toy setting of this project; sizes are not from the paper.
+Expected:  the measurements in docs/benchmarks.md.
+Source:    the toy setting of this project; the sizes are not from the paper.
 """
 
 from pathlib import Path

@@ -1,12 +1,12 @@
 """TransDiff-L, 1-step, ImageNet 512, decoder fine-tuned from the 256 model: the published recipe.
 
-Command:   python -m transdiff_jax.cli.train --config=configs/transdiff_l_512.py --workdir=DIR
-Needs:     ImageNet as config.data.source says, and KL-16 weights converted by cli.convert;
+Command:   transdiff train --config=configs/transdiff_l_512.py --workdir=DIR
+Needs:     ImageNet at config.data.source, and KL-16 weights made by transdiff convert --kind=kl16;
            a run of configs/transdiff_l.py (or a converted checkpoint) at config.train.init_from.
-Hardware:  the paper's batch of 2,048 rows needs an accelerator cluster; set config.mesh for yours.
+Hardware:  an accelerator cluster for the paper's batch of 2,048 rows; set config.mesh for yours.
 Published: FID 2.51, IS 286.6 (50,000 samples, guidance 1.30, arXiv 2506.09482).
-Here:      not trained and not scored by us: no ImageNet run has been made with this code. What has been checked is
-           that the network agrees with the reference's tensors (docs/parity.md).
+Here:      neither trained nor scored by us: no ImageNet run was made with this code. The network agrees with the
+           release's tensors (docs/convert.md).
 """
 
 import ml_collections

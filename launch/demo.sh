@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the embedded digits: train 1-step TransDiff, fine-tune it to MRAR, sample both, score them.
-# Everything goes to runs/digits. Running it again resumes what was stopped, or says that all is done.
+# The whole job on the embedded digits: trains 1-step TransDiff, fine-tunes it to MRAR, samples both, scores both.
+# Everything goes to runs/digits. Running it again resumes what was stopped, or says that everything is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh demo

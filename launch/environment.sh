@@ -11,7 +11,7 @@ stop() {
 }
 
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-  command -v "$python" >/dev/null || stop "there is no $python: install Python 3.11 or newer, or set PYTHON=/path/to/it"
+  command -v "$python" >/dev/null || stop "$python not found: install Python 3.11 or newer, or set PYTHON=/path/to/it"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
     || stop "$("$python" --version) is too old: Python 3.11 or newer is needed (set PYTHON=/path/to/it)"
   echo "making .venv"
@@ -22,14 +22,14 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   }
 fi
 
-# Installed once for each content of the files that decide what is installed.
+# Installs once per content of the files that decide what is installed.
 stamp=.venv/.installed-$(cat requirements.txt constraints.txt pyproject.toml - <<<"$extras" | sha256sum | cut -c 1-16)
 if [ ! -e "$stamp" ]; then
   echo "installing transdiff_jax[$extras] (a minute or two)"
   install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]")
-  # A pinned version may not exist for this Python or machine: that must not keep anybody from installing.
+  # A pinned version may not exist for this Python or machine. The installation must work nevertheless.
   "${install[@]}" --constraint constraints.txt || {
-    echo "warning: that did not work with the versions of constraints.txt: trying without them" >&2
+    echo "warning: the versions of constraints.txt cannot be installed: trying without them" >&2
     "${install[@]}"
   }
   touch "$stamp"

@@ -4,7 +4,7 @@
 #
 #   launch/gpu_node.sh --config=configs/transdiff_b.py --workdir=DIR [--config.section.field=VALUE ...]
 #
-# The same command resumes. How the GPUs are used is config.mesh; without it all of them are data parallel.
+# The same command resumes. config.mesh says how to use the GPUs; by default all of them are data parallel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,6 @@ cd "$(dirname "$0")/.."
   echo "error: usage: launch/gpu_node.sh --config=FILE --workdir=DIR [--config.section.field=VALUE ...]" >&2
   exit 2
 }
-# A GPU that JAX cannot use is an error here, not a reason to train on the CPU.
+# If JAX cannot use a GPU, training fails instead of running on the CPU.
 export JAX_PLATFORMS=cuda
 exec .venv/bin/python -m transdiff_jax.cli.train "$@"

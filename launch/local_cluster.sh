@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command in N processes of one job on this machine, with CPU devices: to try what runs on several hosts.
+# Runs a command in N processes of one job on this machine, with CPU devices, to try what would run on several hosts.
 # Fill in: the number of processes and the command.
 #
-#   launch/local_cluster.sh 2 -- .venv/bin/python -m transdiff_jax.cli.train --config=configs/digits.py --workdir=DIR
+#   launch/local_cluster.sh 2 -- .venv/bin/transdiff train --config=configs/digits.py --workdir=DIR
 #
 # JAX_NUM_CPU_DEVICES is the number of devices of each process. Every line of output begins with the number of its
-# process. SIGTERM and SIGINT go to all. When a process fails, the others have 5 seconds to end, then are killed; the
-# exit code is that of the process that failed first. The same command resumes.
+# process. SIGTERM and SIGINT go to all processes. When one fails, the others have 5 seconds to end and are then killed;
+# the exit code is that of the process that failed first. The same command resumes.
 set -uo pipefail
 
 GRACE=5 # seconds
@@ -25,14 +25,14 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0));
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=${JAX_NUM_CPU_DEVICES:-1} PYTHONUNBUFFERED=1
 export TRANSDIFF_COORDINATOR=localhost:$port TRANSDIFF_PROCESSES=$count
 
-# Job control: each process leads a group, which takes its own workers along, and does not ignore SIGINT.
+# Job control: each process leads a group, which includes its own workers, and does not ignore SIGINT.
 set -m
-declare -A number=() # of each process that runs, by its id
+declare -A number=() # of each running process, by its id
 for ((process = 0; process < count; process++)); do
   TRANSDIFF_PROCESS=$process "$@" > >(exec sed -u "s/^/[$process] /") 2>&1 &
   number[$!]=$process
 done
-# shellcheck disable=SC2329 # by the traps
+# shellcheck disable=SC2329 # called by the traps
 forward() {
   for id in "${!number[@]}"; do kill "-$1" "$id" 2>/dev/null; done
 }
@@ -47,7 +47,7 @@ killer=
 while ((${#number[@]})); do
   wait -n -p ended "${!number[@]}"
   result=$?
-  if [[ -z ${ended:-} ]]; then # a signal that was forwarded, or a process whose end bash has noted already
+  if [[ -z ${ended:-} ]]; then # a forwarded signal, or a process whose end bash has already noted
     for id in "${!number[@]}"; do
       kill -0 "$id" 2>/dev/null || ended=$id
     done

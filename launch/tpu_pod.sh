@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Trains on all workers of a Cloud TPU slice, which find each other by themselves.
+# Trains on all workers of a Cloud TPU slice. The workers find each other.
 # Fill in: NAME of the TPU (and its zone, if gcloud has no default one: CLOUDSDK_COMPUTE_ZONE).
 #
 #   NAME=my-tpu launch/tpu_pod.sh --config=configs/transdiff_h.py --workdir=DIR [--config.section.field=VALUE ...]
 #
-# Every worker has this repository in ~/transdiff_jax with .venv and 'jax[tpu]' in it; all see the workdir (Filestore, NFS).
-# The same command resumes. Ctrl-C here ends the connection only; to save and stop, on any worker: pkill -TERM -f cli.train
+# Every worker needs this repository in ~/transdiff_jax, with 'jax[tpu]' in its .venv. All must see the workdir (Filestore,
+# NFS). The same command resumes. Ctrl-C here only ends the connection. To save and stop, run pkill -TERM -f cli.train on
+# any worker.
 set -euo pipefail
 
 if [[ -z ${NAME:-} ]] || (($# == 0)); then

@@ -5,10 +5,15 @@ import os
 import jax
 import jaxlib.version
 import pytest
+from jaxtyping import install_import_hook
 
 from tests.support.configs import tiny_config
 from transdiff_jax.config import Config
 from transdiff_jax.data.sources.digits import prepare_digits
+
+# In the tests these packages, none of which is imported yet, check types and shapes of arguments and results.
+CHECKED = ("flow", "nn", "model", "tokenizer", "sampling", "evaluation", "training.step")
+install_import_hook([f"transdiff_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 # Before anything touches a device: the tests shard over eight virtual ones.
 jax.config.update("jax_num_cpu_devices", 8)

@@ -38,7 +38,7 @@ def test_the_header_says_what_to_fill_in(path):
 def test_it_trains_and_decides_nothing_that_a_configuration_does(path):
     text = path.read_text()
     assert re.search(r"\.venv/bin/python -m transdiff_jax\.cli\.train", text)
-    text = text.partition("args:\n")[0]  # of a pod: what the user gives the others
+    text = text.partition("args:\n")[0]  # in the manifest, the arguments are the user's
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     assert not re.search(r"--config\.(?!section)", code)
     assert "XLA_FLAGS" not in code
@@ -91,7 +91,7 @@ def test_the_pods_arguments_fit_the_claim_and_the_slice(job_set, monkeypatch):
 
 @pytest.mark.parametrize(("ends_by", "code"), [("itself", 0), ("error", 2), ("SIGTERM", 75)])
 def test_the_pods_exit_code_tells_a_finished_run_from_a_stopped_one(job_set, tmp_path, ends_by, code):
-    """Its shell command, with a training that ends by itself, by an error, or well after SIGTERM."""
+    """Runs its shell command with a training that ends by itself, by an error, or well after SIGTERM."""
     command = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["command"]
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -105,7 +105,7 @@ def test_the_pods_exit_code_tells_a_finished_run_from_a_stopped_one(job_set, tmp
     assert process.wait(timeout=20) == code
 
 
-# What SLURM's commands do with the processes of the one task and of the batch shell, whose numbers are in files.
+# SLURM's commands, as they act on the processes of the one task and of the batch shell, whose ids are in files.
 FAKE_SLURM = {
     "srun": 'while [[ $1 == --* ]]; do shift; done\nset -m\n"$@" & echo $! > task\nwait $!\n'
     "code=$?\nwhile kill -0 $! 2>/dev/null; do wait $!; code=$?; done\nexit $code",
@@ -115,7 +115,7 @@ FAKE_SLURM = {
 
 
 def end_of(process, signalled, log):
-    """Waits for a process, after SIGTERM to what is named, once training has begun."""
+    """Sends SIGTERM to the shell or to the task once training has begun, if asked, and waits for the process."""
     deadline = time.monotonic() + 20
     while "cli.train" not in log.read_text():
         assert process.poll() is None and time.monotonic() < deadline

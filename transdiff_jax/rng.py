@@ -1,14 +1,14 @@
 """Random keys as a function of (seed, stream, index).
 
-No key is carried through the program: whatever needs randomness names its stream and its index (a training step,
-a sample's number), so restarts, batch sizes and device counts cannot change what is drawn.
+The program carries no key along. Code that needs randomness names its stream and its index (a training step, a sample's
+number), so restarts, batch sizes and device counts cannot change what is drawn.
 """
 
 import zlib
 
 import jax
-
-Array = jax.Array
+from jax import Array
+from jaxtyping import Int, Key
 
 PARAMS = "params"
 LABEL_DROPOUT = "label_dropout"
@@ -23,21 +23,21 @@ DATA = "data"
 GROUPS = "groups"
 
 
-def key(seed: int, stream: str, index: int | Array = 0) -> Array:
+def key(seed: int | Int[Array, ""], stream: str, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
     """The key of one draw.
 
     Args:
-        seed: the run's (or the sample set's) seed.
-        stream: which use of randomness, one of the names above.
-        index: training step or sample index; may be a traced integer.
+        seed: of the run or of the sample set; may be traced.
+        stream: the use of randomness, one of the names above.
+        index: training step or sample index; may be traced.
 
     Returns:
-        A typed Threefry key, the same on every platform and whatever JAX's default generator is.
+        A typed Threefry key. It is the same on every platform and does not depend on JAX's default generator.
     """
     root = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(stream.encode())), index)
 
 
 def integer_seed(seed: int, stream: str) -> int:
-    """A 32-bit seed for libraries that take an integer (Grain)."""
+    """A 32-bit seed for libraries that take an integer, such as Grain."""
     return zlib.crc32(f"{seed}/{stream}".encode())

@@ -19,7 +19,7 @@ V5E = CHIPS["v5e"]
 
 
 def run(mode="train", chip=V5E, mrar=False, **mesh):
-    """Of the tests' virtual devices in place of a slice: all but the topology is the same."""
+    """The record for the tests' virtual devices instead of a slice; only the topology differs."""
     return benchmark_aot(tiny_config(mrar, mesh=mesh), jax.devices(), chip, mode)
 
 
@@ -94,7 +94,7 @@ def test_unknown_chips_and_shapes(monkeypatch):
     [
         ("digits", "v5e:2x2", 4, []),
         ("digits", "v5e:2x2", 8, ["--num_slices=2", "--config.mesh.fsdp=4"]),
-        # The published dropout: without what tpu_compiler.py asks for, it ends the compiler.
+        # The published dropout crashes the compiler unless parallel/libtpu.py asks for larger stacks.
         ("transdiff_b", "v5e:4x4", 16, ["--config.mesh.fsdp=16", "--config.model.remat=full", "--batch_size=256"]),
     ],
 )

@@ -19,7 +19,7 @@ L = published_model("l", "one_step_256")
 
 
 def counted(module, *inputs):
-    """XLA's count of one block, which is no loop; it has the norms, activations and softmax besides."""
+    """XLA's count of one block, which is not a loop. It includes norms, activations and softmax."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     return jax.jit(module.apply).lower(shapes, *inputs).cost_analysis()["flops"]
 
@@ -58,7 +58,7 @@ def test_mrar_l_is_what_was_measured():
 def test_unguided_is_about_half():
     guided, unguided = (sample_flops(L, dataclasses.replace(GUIDED, guidance=(w,)), NAIVE) for w in (1.3, 1.0))
     assert guided == 2 * unguided
-    # With one row nothing is shared by a pair.
+    # A single row has no pair to share with.
     settings = dataclasses.replace(GUIDED, guidance=(1.0,))
     assert sample_flops(L, settings) == sample_flops(L, settings, Sharing(first_attention=False))
 
@@ -106,7 +106,7 @@ def test_encoder_of_a_sequence_by_groups():
     model = published_model("l", "mrar_256")
     parts = [flops.encoder_flops(model, 1)] + [flops.encoder_flops(model, k + 1, cached=k) for k in (1, 2, 3)]
     whole = flops.encoder_flops(model, 4)
-    # The cached groups leave out what the mask of the whole hides, and nothing else.
+    # The cached groups leave out only what the mask of the whole sequence hides.
     hidden = 128 * 192 + 64 * 128 + 64 * 64
     assert whole - sum(parts) == model.encoder_blocks * 4 * hidden * model.width
 
@@ -115,5 +115,5 @@ def test_training_is_three_forward_passes():
     decoder = flops.velocity_flops(L, 256) + flops.time_flops(L)
     forward = flops.encoder_flops(L, 1) + flops.condition_flops(L, 256) + 4 * decoder
     assert training_flops(L, 4) == 3 * forward
-    # Four times the parameters that tokens meet, and attention: 6 N D is near.
+    # 6 N D with the decoder's share four times; attention adds some.
     assert training_flops(L, 4) == pytest.approx(6 * (403e6 * 320 + 4 * 268e6 * 256), rel=0.25)

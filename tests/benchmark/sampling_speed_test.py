@@ -32,7 +32,7 @@ def small_peak(monkeypatch):
 def test_flops_alone_run_nothing(monkeypatch):
     monkeypatch.setattr(jax, "jit", None)
     record = run(flops_only=True)
-    # The null class and the one class of eight images, in chunks of one.
+    # Two classes are encoded for eight images: their one class and the null class.
     assert record["flops_per_image"] == sample_flops(CONFIG.model, CONFIG.sampling, classes_per_sample=2 / 8)
     assert record["naive_flops_per_image"] == sample_flops(CONFIG.model, CONFIG.sampling, NAIVE)
     assert record["flops_by_saving"]["cache"] == record["flops_per_image"]

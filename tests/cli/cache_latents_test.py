@@ -30,7 +30,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def cached(weights, tmp_path, monkeypatch):
-    """Made by the command line from a configuration file."""
+    """A folder that the command made from a configuration file."""
     monkeypatch.setattr(encode, "open_source", lambda config: Photographs(6))
     file = write_config(photo_config(weights), tmp_path)
     run(f"--config={file}", f"--out={tmp_path / 'out'}", "--dtype=bfloat16")

@@ -36,7 +36,7 @@ def test_there_and_back_lists_every_tensor(tmp_path, capsys, flag):
 
 
 def test_inception_has_no_way_back(tmp_path):
-    with pytest.raises(UserError, match="--to-torch has no --kind=inception"):
+    with pytest.raises(UserError, match="--to-torch does not go with --kind=inception"):
         run(f"--checkpoint={tmp_path}", "--kind=inception", f"--out={tmp_path / 'a.pth'}", "--to-torch")
 
 
@@ -48,7 +48,7 @@ def test_inception_is_looked_for_in_a_published_file(tmp_path):
 @pytest.mark.parametrize("flag", ["--heads=4", "--tokenizer=a"])
 @pytest.mark.parametrize("kind", [["--kind=inception"], ["--kind=kl16"], ["--kind=transdiff", "--to-torch"]])
 def test_flags_that_a_kind_does_not_know(tmp_path, kind, flag):
-    line = f"^{flag.split('=')[0]} goes with --kind=transdiff only, and not with --to-torch; leave it out$"
+    line = f"^{flag.split('=')[0]} goes only with --kind=transdiff, without --to-torch; leave it out$"
     with pytest.raises(UserError, match=line):
         run(f"--checkpoint={CHECKPOINT}", f"--out={tmp_path / 'out'}", *kind, flag)
 

@@ -1,4 +1,4 @@
-"""Training on folders and TFDS datasets as a user runs it, with worker processes that nothing must leave behind."""
+"""Training on folders and TFDS datasets as a user runs it. No worker process may be left behind."""
 
 import contextlib
 import os
@@ -43,10 +43,10 @@ def start_group(arguments, log):
 
 
 def workers_of(process):
-    """Process numbers of the worker processes (and of Python's resource tracker)."""
+    """Ids of the worker processes (and of Python's resource tracker)."""
     found = []
     for task in Path(f"/proc/{process.pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that has ended since it was listed
+        with contextlib.suppress(OSError):  # a thread that ended after it was listed
             found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
@@ -93,7 +93,7 @@ def test_a_tfds_dataset_trains_by_name_and_its_damage_ends_in_one_line(tmp_path,
     assert result.returncode == 0, result.stderr
     assert read_final(tmp_path / "run")[0] == 5
 
-    # The first record is looked at before training, the last ones only by the worker.
+    # Training checks the first record at the start; only the worker reads the last ones.
     (file,) = prepared.rglob("*.array_record*")
     data = bytearray(file.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)

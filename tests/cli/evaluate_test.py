@@ -29,7 +29,7 @@ COUNT = 24
 
 
 def score(tmp_path, *arguments):
-    """The certificate of a call."""
+    """The certificate that the command writes."""
     path = tmp_path / "certificate.json"
     run(evaluate, "--inception=small", f"--certificate={path}", *arguments)
     return json.loads(path.read_text())
@@ -43,7 +43,7 @@ def patch():
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """The same images as a folder and as .npz, and real ones."""
+    """The same images as a folder and as a .npz, and real images."""
     folder = tmp_path_factory.mktemp("sets")
     draw = np.random.default_rng(0)
     images, real = (draw.integers(low, 256, (COUNT, 8, 8, 3)).astype(np.uint8) for low in (0, 40))
@@ -63,7 +63,7 @@ def small(patch):
 
 @pytest.fixture(scope="module")
 def trained(patch, tmp_path_factory, sets):
-    """A run that scored itself at its last step, and its sample set of cli.sample."""
+    """A run that scored itself at its last step, its sample set, and a run without scores."""
     folder = tmp_path_factory.mktemp("trained")
     scores = {"every": 4, "num_samples": COUNT, "reference": str(sets / "real.npz"), "inception": "small"}
     data = {"directory": str(folder / "data")}
@@ -75,7 +75,7 @@ def trained(patch, tmp_path_factory, sets):
 
 
 def test_scores_are_the_golden_ones(patch, tmp_path, capsys):
-    """Features that the reference made, through the whole command."""
+    """The release's features through the whole command."""
     generated, real = GOLDEN["metrics/features_generated"], GOLDEN["metrics/features_real"]
     tables = {name: np.zeros((2, len(generated), width)) for name, width in (("2048", 64), ("logits_unbiased", 20))}
     tables["2048"][0], tables["2048"][1, : len(real)] = generated, real
@@ -95,7 +95,7 @@ def test_scores_are_the_golden_ones(patch, tmp_path, capsys):
     for names in (("inception_score", "inception_score_std"), ("precision", "recall"), ("kid", "kid_std")):
         expected = GOLDEN[f"metrics/{'_'.join(names) if names[0] == 'precision' else names[0]}"]
         np.testing.assert_allclose([found[name] for name in names], expected, rtol=1e-6)
-    # Of 600 images ADM makes one split, in their order.
+    # ADM makes one split of 600 images, in their order.
     assert adm["inception_score"] == pytest.approx(inception_score(GOLDEN["metrics/logits"], splits=1, seed=None).mean)
     assert {name: adm[name] for name in ("fid", "sfid", "kid", "recall")} == {
         name: found[name] for name in ("fid", "sfid", "kid", "recall")
@@ -165,7 +165,7 @@ def test_a_run_is_scored_as_the_samples_that_it_writes(trained, sets, tmp_path, 
     npz = score(tmp_path, f"--samples={trained / 'samples' / 'samples.npz'}", reference)
     assert npz["scores"] == written["scores"]
     assert npz["samples"]["sampler"] is None
-    # What was scored in training, with the run's seed, is the same as well.
+    # Training scored the same images, with the run's seed.
     metrics = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [line for line in metrics if "eval/transdiff/fid" in line]
     assert logged["step"] == 4
@@ -233,7 +233,7 @@ def test_too_few_samples_are_said_to_be_too_few(sets, tmp_path):
 
 
 def test_inception_itself(sets, tmp_path, patch):
-    """A folder of converted weights, two images, no network in between."""
+    """Two images through the real network, with weights from a converted folder."""
     shapes = name_table().reference_shapes()
     weights = {name: inception_rule_weight(name, shape, 3) for name, shape in shapes.items()}
     save_inception(tmp_path / "inception", InceptionWeights(from_reference(name_table(), weights, "a"), "a", "0" * 64))
@@ -247,7 +247,7 @@ def test_inception_itself(sets, tmp_path, patch):
     patch.undo()
     certificate = json.loads((tmp_path / "two.evaluation.transdiff.json").read_text())
     assert certificate["scores"] == {"2048": 2048, "logits_unbiased": 1008, "spatial": 2023}
-    other = f"their file a has SHA-256 {'0' * 64}, not {PUBLISHED_SHA256}"
+    other = f": a has SHA-256 {'0' * 64}, not {PUBLISHED_SHA256}"
     assert any(warning.endswith(other) for warning in certificate["warnings"])
 
 
@@ -269,9 +269,9 @@ def _empty_reference(folder):
         (["--samples=a", "--workdir=b"], "give one of --samples=DIR"),
         (["--samples=a"], "give one of --reference="),
         (["--samples=a", "--reference=b", "--make-reference=c.npz"], "give one of --reference="),
-        (["--samples=a", "--reference=b", "--num_samples=3"], "--num_samples goes with --workdir only"),
-        (["--samples=a", "--reference=b", "--guidance=2"], "--guidance goes with --workdir only"),
-        (["--samples=a", "--reference=b", "--batch_size=2"], "--batch_size goes with --workdir only"),
+        (["--samples=a", "--reference=b", "--num_samples=3"], "--num_samples goes only with --workdir"),
+        (["--samples=a", "--reference=b", "--guidance=2"], "--guidance goes only with --workdir"),
+        (["--samples=a", "--reference=b", "--batch_size=2"], "--batch_size goes only with --workdir"),
         (["--samples=a", "--make-reference=c.npz", "--protocol=adm"], "--protocol does not go with --make-reference"),
         (["--samples=a", "--make_reference=c.json"], "--make-reference=c.json must be the name of a .npz file"),
         (["--samples=a", "--reference=b", "--certificate=/absent/a.json"], "there is no folder /absent; make it"),
@@ -311,11 +311,11 @@ def test_a_result_replaces_nothing_that_is_read(tmp_path, monkeypatch):
 def test_missing_inception_weights(sets, tmp_path):
     flags = f"--samples={sets / 'images'}", f"--reference={sets / 'real.npz'}"
     with pytest.raises(
-        UserError, match=r"/absent: no such folder with the Inception weights; get https://.*cli\.convert"
+        UserError, match=r"/absent: no such folder with the Inception weights; get https://.*transdiff convert"
     ):
         run(evaluate, f"--inception={tmp_path}/absent", *flags)
     (tmp_path / "a.pth").touch()
-    with pytest.raises(UserError, match=rf"cli\.convert --kind=inception --checkpoint={tmp_path}/a\.pth --out="):
+    with pytest.raises(UserError, match=rf"transdiff convert --kind=inception --checkpoint={tmp_path}/a\.pth --out="):
         run(evaluate, f"--inception={tmp_path}/a.pth", *flags)
 
 
@@ -331,7 +331,7 @@ def test_references_and_sets_that_cannot_be_scored(sets, trained, tmp_path):
     copy = shutil.copytree(trained / "samples", tmp_path / "copy")
     black = np.zeros_like(load_png(copy / "images" / "000003.png", 1))
     save_png(copy / "images" / "000003.png", black)
-    with pytest.raises(UserError, match=r"000003\.png is not as cli\.sample wrote it; run the same"):
+    with pytest.raises(UserError, match=r"000003\.png has changed since transdiff sample wrote it; run the same"):
         score(tmp_path, f"--samples={copy}", f"--reference={sets / 'real.npz'}")
 
 
@@ -339,7 +339,7 @@ def test_features_that_are_not_finite(sets, tmp_path, patch):
     compute, params, widths = projection(8)
     params["2048"][:, 1] = np.inf
     reference = f"--reference={sets / 'real.npz'}"
-    line = r"real\.npz: features of image 0 \(from 0\) are not finite numbers; are"
+    line = r"real\.npz: features of image 0 \(from 0\) are not finite numbers; check"
     with installed(patch, (compute, params, widths)), pytest.raises(UserError, match=line):
         score(tmp_path, f"--samples={sets / 'images'}", reference)
     assert not (tmp_path / "certificate.json").exists()

@@ -52,7 +52,7 @@ def message(values):
         ("model.remat", "all", "config.model.remat='all' is not one of 'none', 'dots', 'full'"),
         ("model.attention", "flash", "config.model.attention='flash' is not one of 'xla', 'cudnn'"),
         ("model.attention", "cudnn", 'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not'),
-        ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1, or -1 for those found"),
+        ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1, or -1 for the slices found"),
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),
         ("tokenizer.patch", 3, "config.tokenizer.patch=3 must divide config.data.image_size=8"),
         ("tokenizer.patch", 4, "config.model.latent_size=4 must be 2: images of 8 pixels in patches of 4"),
@@ -61,7 +61,7 @@ def message(values):
         ("data.image_channels", 4, "config.data.image_channels=4 must be 1 (grey) or 3 (RGB)"),
         ("data.crop", "centre", "config.data.crop='centre' is not one of 'none', 'random', 'center'"),
         ("data.source", "latents:", "config.data.source='latents:' must be \"digits\""),
-        ("data.source", "latents:x", "'latents:x' holds latents of KL-16: config.tokenizer.kind must"),
+        ("data.source", "latents:x", "'latents:x' holds KL-16 latents: config.tokenizer.kind must"),
         ("data.max_unreadable", 1.0, "config.data.max_unreadable=1.0 must be at least 0 and below 1"),
         ("data.image_size", 16, "config.model.latent_size=4 must be 8: images of 16 pixels in patches of 2"),
         ("data.image_channels", 3, "config.model.latent_channels=4 must be 12: 2x2 patches of 3 channel(s)"),
@@ -93,7 +93,7 @@ def message(values):
         ("sampling.guidance_interval", (0.5, 1.1), "must be two times, 0 <= low <= high <= 1"),
         ("sampling.guidance_schedule", "cosine", "is not one of 'constant', 'linear', 'power_cosine'"),
         ("sampling.guidance_power", 0.0, "config.sampling.guidance_power=0.0 must be above 0"),
-        ("sampling.fuse_fraction", 1.5, "config.sampling.fuse_fraction=1.5 must be 0 to 1"),
+        ("sampling.fuse_fraction", 1.5, "config.sampling.fuse_fraction=1.5 must be from 0 to 1"),
         ("sampling.last_time", 1.0, "config.sampling.last_time=1.0 must be below 1, the time of pure noise"),
         ("sampling.last_time", 0.0, "config.sampling.last_time=0.0 must be above 0"),
         ("sampling.guidance", (), "config.sampling.guidance=() must hold one weight, or one for each"),
@@ -150,19 +150,18 @@ def test_wrong_type(path, value, kinds):
 @pytest.mark.parametrize("section", [name for name, value in Config().to_dict().items() if isinstance(value, dict)])
 def test_unknown_key_and_section_that_is_no_section(section):
     text = message(with_field(section, "widht", 3))
-    assert f"config.{section}.widht is not a configuration field; fields there: " in text
+    assert f"config.{section}.widht is not a configuration field; config.{section} has " in text
     values = tiny_config().to_dict() | {section: 3}
     assert message(values) == f"config.{section} must be a section with fields, but is 3"
 
 
 def test_unknown_section():
-    assert "config.modle is not a configuration field; fields there: data, eval, loss, mesh, model" in message(
-        {"modle": {}}
-    )
+    expected = "config.modle is not a configuration field; config has data, eval, loss, mesh, model"
+    assert expected in message({"modle": {}})
 
 
 def test_seed_fits_an_int32():
-    # Samplers take it as one, and keys have 32 bits: a larger seed would draw the same as its low bits.
+    # Samplers take an int32, and keys have 32 bits: a larger seed would draw the same as its low bits.
     assert make_config(with_field("", "seed", 2**31 - 1)).seed == 2**31 - 1
     assert "config.seed=2147483648" in message(with_field("", "seed", 2**31))
 
@@ -231,6 +230,6 @@ def test_a_config_file_may_start_from_another(tmp_path):
 def test_cudnn_needs_heads_of_a_multiple_of_eight():
     tiny_config(model={"attention": "cudnn", "dtype": "bfloat16"})
     for sizes, size in (({"heads": 4}, 4), ({"width": 512, "heads": 1}, 512)):
-        message = rf"of 8, at most 256, not config\.model\.width / config\.model\.heads = {size}"
+        message = rf"a multiple of 8 and at most 256, not config\.model\.width / config\.model\.heads = {size}"
         with pytest.raises(UserError, match=message):
             tiny_config(model={"attention": "cudnn", "dtype": "bfloat16", **sizes})

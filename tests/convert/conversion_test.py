@@ -55,7 +55,7 @@ def read(path):
 
 
 def write(path, table, ema=True, change=None, **more):
-    """A release file with rule weights; returns the tensors."""
+    """Writes a file of the release with rule weights; returns the tensors."""
     tensors = {name: torch.from_numpy(w) for name, w in RuleWeights(table.reference_shapes(), seed=1).items()}
     content = {"model": tensors, **more}
     if ema:
@@ -97,7 +97,7 @@ def test_export_of_a_converted_run_needs_no_flags_to_come_back(tmp_path):
     assert load_weights(tmp_path / "again", mesh()).config.model == dataclasses.replace(TINY, heads=4)
 
 
-def test_without_an_average_the_model_stands_in_and_a_line_says_so(tmp_path, caplog):
+def test_without_an_average_the_model_replaces_it_with_a_warning(tmp_path, caplog):
     write(tmp_path / "a.pth", transdiff_names.name_table(TINY), ema=False)
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_transdiff(tmp_path / "a.pth", tmp_path / "run", heads=2)

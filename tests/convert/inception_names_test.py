@@ -25,7 +25,7 @@ AUXILIARY = {"AuxLogits.conv0.conv.weight": (128, 768, 1, 1), "AuxLogits.fc.bias
 
 
 def write(path, **more):
-    """A bare dictionary of tensors, as both published files are."""
+    """Writes a bare dictionary of tensors, like both published files."""
     tensors = RuleWeights(name_table().reference_shapes(), 3, inception_rule_weight)
     tensors = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     torch.save(tensors | more, path)
@@ -34,7 +34,7 @@ def write(path, **more):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A file with what training leaves in it, the folder made of it, and what was said meanwhile."""
+    """The folder with a file that holds leftovers of training and its conversion; the tensors; the name table."""
     folder = tmp_path_factory.mktemp("inception")
     leftovers = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in (COUNTERS | AUXILIARY).items()}
     tensors = write(folder / "a.pth", **leftovers)
@@ -93,7 +93,7 @@ def test_folders_that_cannot_be_used(converted, tmp_path):
     ],
 )
 def test_a_folder_without_converted_weights(tmp_path, monkeypatch, content, problem, file, out):
-    """The line is a recipe: what it says to run can be run."""
+    """The line is a recipe whose command can be run."""
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("folder").mkdir()
@@ -104,20 +104,20 @@ def test_a_folder_without_converted_weights(tmp_path, monkeypatch, content, prob
     assert str(error.value) == (
         f"folder: {problem} Inception weights; get https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
         "weights-inception-2015-12-05-6726825d.pth (SHA-256 "
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2), run: python -m transdiff_jax.cli.convert "
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2), run: transdiff convert "
         f"--kind=inception --checkpoint={file} --out={out} and name {out} here"
     )
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_a_digest_that_is_not_the_published_one_is_told(tmp_path, caplog, monkeypatch, published):
+def test_a_digest_that_is_not_the_published_one_is_reported(tmp_path, caplog, monkeypatch, published):
     digest = PUBLISHED_SHA256 if published else PUBLISHED_SHA256[:8] + "f" * 56
     monkeypatch.setattr("transdiff_jax.convert.conversion.sha256", lambda path: digest)
     write(tmp_path / "a.pth")
     with caplog.at_level(logging.WARNING, logger="absl"):
         import_inception(tmp_path / "a.pth", tmp_path / "out")
     assert load_inception(tmp_path / "out").sha256 == digest
-    assert (f"has SHA-256 {digest}, and the published file {PUBLISHED_SHA256}" in caplog.text) != published
+    assert (f"has SHA-256 {digest}, but the published file has {PUBLISHED_SHA256}" in caplog.text) != published
 
 
 def test_another_network_is_refused_and_nothing_is_written(tmp_path):

@@ -23,7 +23,7 @@ def small_tensors():
     return {name: draw.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def test_linear_of_ours_computes_what_the_reference_computes():
+def test_linear_of_ours_computes_what_pytorchs_does():
     tensors = small_tensors()
     params = table.from_reference(small_table(), tensors, "file")
     x = np.random.default_rng(1).standard_normal(WIDTH).astype(np.float32)
@@ -50,7 +50,7 @@ def test_round_trip_is_exact():
         np.testing.assert_array_equal(back[name], tensor)
 
 
-def test_every_reference_tensor_is_described():
+def test_every_pytorch_tensor_is_described():
     lines = table.describe(small_table())
     assert [line.split()[1] for line in lines] == list(small_table().reference_shapes())
     assert lines[1] == "mapped  blocks.1.qkv.weight (18, 6) -> blocks/qkv/kernel[1]"
@@ -74,7 +74,7 @@ def test_absent_unused_tensor_becomes_zeros():
         ),
     ],
 )
-def test_reference_must_fit_exactly(change, message):
+def test_pytorchs_tensors_must_fit_exactly(change, message):
     tensors = small_tensors()
     change(tensors)
     with pytest.raises(UserError, match=message):

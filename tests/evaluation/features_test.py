@@ -44,7 +44,7 @@ def test_batch_devices_and_cuts_change_nothing(batch_size, mesh):
 
 
 def exact_statistics(devices, batch_size, order):
-    """Of features that float32 sums without rounding, so that nothing but the way to the statistics can differ."""
+    """Statistics of features that float32 sums exactly, so that only the way to the statistics can differ."""
     weights = np.random.default_rng(2).integers(-8, 9, (6 * 5 * 3, 4)).astype(np.float32)
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
 
@@ -85,7 +85,7 @@ def test_a_batch_that_is_too_large():
 
 
 def test_a_batch_that_does_not_split():
-    with pytest.raises(UserError, match="--inception_batch_size=12 must be divisible by 8"):
+    with pytest.raises(UserError, match="inception_batch_size=12 must be divisible by 8"):
         FeatureExtractor(compute, WEIGHTS, make_mesh(MeshConfig()), 12)
 
 
@@ -103,5 +103,5 @@ def test_inception_on_eight_devices_is_inception_on_one():
         one, eight = (features[name] for features in found)
         assert one.shape == eight.shape == (8, one.shape[1])
         assert np.linalg.norm(one - eight) <= 1e-5 * np.linalg.norm(one)
-    # Images differ in their features much more than devices do.
+    # The features of two images differ much more than those of one image on other devices.
     assert np.linalg.norm(found[0]["2048"][0] - found[0]["2048"][1]) > 1e-2 * np.linalg.norm(found[0]["2048"][0])

@@ -29,7 +29,7 @@ def read(path, size=3):
 
 
 def write_samples(folder, images=IMAGES, settings=SETTINGS):
-    """A sample set as cli.sample leaves it."""
+    """A sample set as `transdiff sample` leaves it."""
     samples = SampleSet(folder, len(images), 2)
     samples.open(settings, DETAILS, {})
     lines = []
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(image_sets.os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"a/closed cannot be read \(Permission denied\): mend its permissions"):
+    with pytest.raises(UserError, match=r"a/closed cannot be read \(Permission denied\): fix its permissions"):
         open_images(tmp_path, "--samples")
 
 
@@ -134,7 +134,7 @@ def test_jpeg_and_grey_files_are_rgb(tmp_path):
 
 def test_what_no_set_is(tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"--samples=.* holds no images \(\.png, \.jpg, \.jpeg\), and no samples\.json"):
+    with pytest.raises(UserError, match=r"--samples=.* holds no images \(\.png, \.jpg, \.jpeg\) and no samples\.json"):
         open_images(tmp_path, "--samples")
     with pytest.raises(UserError, match=r"neither a folder of images nor a \.npz file"):
         open_images(tmp_path / "a.txt", "--samples")
@@ -145,16 +145,16 @@ def test_what_no_set_is(tmp_path):
 def test_images_that_end_too_early_or_differ_in_size(tmp_path):
     save_png(tmp_path / "a.png", IMAGES[0])
     (tmp_path / "b.png").write_bytes(encode_png(IMAGES[1])[:-30])
-    with pytest.raises(UserError, match=r"b\.png holds no image that can be read \(.*\); replace it, or take it out"):
+    with pytest.raises(UserError, match=r"b\.png cannot be read as an image \(.*\); replace or remove it"):
         read(tmp_path)
     save_png(tmp_path / "b.png", IMAGES[1][:, :3])
-    with pytest.raises(UserError, match=r"b\.png has 3x5 pixels, and .*a\.png 4x5: scores are of images of one size"):
+    with pytest.raises(UserError, match=r"b\.png has 3x5 pixels, but .*a\.png has 4x5: all images of a set"):
         read(tmp_path)
 
 
 def test_a_changed_image_is_found_by_its_digest(copy):
     save_png(copy / "images" / "000002.png", IMAGES[0])
-    with pytest.raises(UserError, match=r"000002\.png is not as cli\.sample wrote it"):
+    with pytest.raises(UserError, match=r"000002\.png has changed since transdiff sample wrote it"):
         read(copy)
 
 
@@ -185,7 +185,7 @@ def test_sets_that_are_not_complete(copy):
 def test_a_record_without_what_scores_need(copy):
     record = json.loads((copy / "samples.json").read_text())
     (copy / "samples.json").write_text(json.dumps(record | {"settings": {}}))
-    with pytest.raises(UserError, match=r"is not a record of cli\.sample \(KeyError\('labels'\) in it\)"):
+    with pytest.raises(UserError, match=r"is not a record of transdiff sample \(KeyError\('labels'\) in it\)"):
         open_images(copy, "--samples")
     (copy / "samples.json").write_text(json.dumps(record | {"settings": {"labels": [1]}}))
     with pytest.raises(UserError, match="has 7 images for 1 labels"):

@@ -49,7 +49,7 @@ def test_frechet_of_singular_covariances_is_the_plain_formula(counts):
 
 
 def test_frechet_of_few_samples_is_that_within_their_span():
-    # 20 samples in 200 dimensions lie in a space of 20, where the covariance that they have is regular enough.
+    # 20 samples in 200 dimensions span 20 of them; within these the covariance is almost regular.
     draw = np.random.default_rng(0)
     basis = scipy.linalg.qr(draw.normal(size=(200, 20)), mode="economic")[0]
     inner = [draw.normal(size=(20, 20)) + shift for shift in (0.0, 0.3)]
@@ -77,7 +77,7 @@ def test_inception_score_of_sure_and_of_unsure_networks():
     assert inception_score(sure, splits=1).mean == pytest.approx(5)
     assert inception_score(np.zeros((100, 5))).mean == pytest.approx(1)
     assert inception_score(np.zeros((100, 5))).std == pytest.approx(0)
-    # In the order of classes each of five splits holds one class only.
+    # In the order of classes, each of five splits holds only one class.
     assert inception_score(sure, splits=5, seed=None).mean == pytest.approx(1)
     assert inception_score(sure, splits=5).mean > 4
 

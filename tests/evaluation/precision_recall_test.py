@@ -38,7 +38,7 @@ def test_copies_have_balls_without_extent():
     others = draw.normal(size=(10, 501)).astype(np.float32) + 10
     collapsed = few.repeat(10, axis=0)
     assert precision_recall(collapsed, others) == (0, 0)
-    # Only the images that were copied are in the balls, and they are, whatever rounding does.
+    # The balls hold the copied images and no others, whatever the rounding.
     assert precision_recall(collapsed, np.concatenate([others, few])) == (1, 6 / 16)
 
 

@@ -25,9 +25,9 @@ def test_adm_does_not_shuffle():
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (ORDERED[:-50], ["49950 samples, not the 50000", "999 of the 1000 classes only"]),
+        (ORDERED[:-50], ["49950 samples, not the 50000", "only 999 of the 1000 classes"]),
         (ORDERED[:-1], ["49999 samples", "49 to 50 samples of each class, not 50"]),
-        ([0, 1] * 25_000, ["2 of the 1000 classes only", "25000 samples of each class, not 50"]),
+        ([0, 1] * 25_000, ["only 2 of the 1000 classes", "25000 samples of each class, not 50"]),
     ],
 )
 def test_what_the_published_protocol_misses(labels, expected):
@@ -47,5 +47,5 @@ def test_splits_of_a_size_leave_the_rest_to_the_last():
         inception_score(logits[rows], splits=1, seed=None).mean for rows in (slice(0, 10), slice(10, 20), slice(20, 23))
     ]
     assert inception_score(logits, split_size=10, seed=None) == pytest.approx((np.mean(parts), np.std(parts)))
-    # Where the size divides the number, it is the same as so many splits.
+    # A size that divides the number of images gives the same as that number of splits.
     assert inception_score(logits[:20], split_size=2) == pytest.approx(inception_score(logits[:20], splits=10))

@@ -64,7 +64,7 @@ def test_torch_fidelitys_cache(tmp_path, as_tensors, module):
     if as_tensors:
         content = {name: torch.from_numpy(array) for name, array in content.items()}
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    # NumPy 1 and 2 pickle arrays under different names of one function.
+    # NumPy 1 and NumPy 2 use different names for the function in the pickle of an array.
     old, new = (f"{name}.multiarray".encode() for name in ("numpy._core", module))
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes().replace(b"c" + old, b"c" + new))
     assert as_tensors or f"c{module}.multiarray".encode() in (tmp_path / "a.pt").read_bytes()
@@ -99,12 +99,12 @@ def test_a_cache_that_would_run_code_is_refused(tmp_path):
         ({"mu": np.zeros(5)}, "is not complete: sigma is missing"),
         (statistics(mu_s=np.zeros(6)), "is not complete: sigma_s is missing"),
         (statistics(mu_s=np.zeros(5), sigma_s=np.eye(5)), r"mu_s has shape \(5,\); features of width 6"),
-        ({"arr_0": np.zeros((2, 4, 4, 3), np.float32)}, r"arr_0 must be uint8 .* it is float32 \[2, 4, 4, 3\]"),
+        ({"arr_0": np.zeros((2, 4, 4, 3), np.float32)}, r"arr_0 must be uint8 .*, but it is float32 \[2, 4, 4, 3\]"),
         ({"arr_0": np.zeros((2, 3, 4, 4), np.uint8)}, r"arr_0 must be uint8 \[n, height, width, 1 or 3\]"),
         ({"mu": np.array([None] * 5), "sigma": np.eye(5)}, "cannot be read"),
-        (statistics(num_images=np.array([50])), "num_images is not a number of images that statistics can be of"),
-        (statistics(num_images=np.array(1)), "num_images is not a number of images that statistics can be of"),
-        ({"other": np.zeros(5)}, "holds no reference: neither mu and sigma nor images arr_0"),
+        (statistics(num_images=np.array([50])), "num_images must be an integer of at least 2"),
+        (statistics(num_images=np.array(1)), "num_images must be an integer of at least 2"),
+        ({"other": np.zeros(5)}, "holds no reference: it has neither mu and sigma nor images arr_0"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, content, message):
 
 def test_a_file_of_another_kind(tmp_path):
     save_png(tmp_path / "a.png", IMAGES[0])
-    line = r"a\.png is no reference: neither a folder, nor a \.npz, nor a torch-fidelity file \(\.pt\)$"
+    line = r"a\.png is not a reference: give a folder, a \.npz or a torch-fidelity file \(\.pt\)$"
     with pytest.raises(UserError, match=line):
         read(tmp_path / "a.png")
 

@@ -10,9 +10,10 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.sampled_images import sampled_images
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.sampling.sampler import Samples
+from transdiff_jax.sampling.sampler import Sampler, Samples
+from transdiff_jax.tokenizer.make import make_tokenizer
 
-# That the images are those of cli.sample is in cli/evaluate_test.py, with a real sampler.
+# cli/evaluate_test.py shows with a real sampler that these are the images of `transdiff sample`.
 
 WEIGHTS = Weights(tiny_config(), {}, "ema 0.9", 7, "digest")
 LABELS = tuple(range(10)) * 2
@@ -20,14 +21,14 @@ MESH = make_mesh(MeshConfig())
 
 
 def sampler(bad=()):
-    """Two images of each sample, of which only the last is the result: its index and its label."""
+    """Makes two images of each sample; the last one is the result and shows index and label."""
 
-    def sample(params, labels, seed, indices):
+    def sample(weights, labels, seed, indices):
         last = np.stack([np.asarray(indices), np.asarray(labels)], axis=1).astype(np.uint8)[:, None, :, None]
         images = np.stack([np.full_like(last, 99), last], axis=1)
         return Samples(images, ~np.isin(np.asarray(indices), bad))
 
-    return sample
+    return Sampler(sample, make_tokenizer(WEIGHTS.config), MESH)
 
 
 def stream(labels=LABELS, weights=WEIGHTS, **settings):
@@ -54,5 +55,5 @@ def test_requests_that_cannot_work():
     with pytest.raises(UserError, match="class 10 does not exist"):
         stream(labels=(10,))
     config = dataclasses.replace(WEIGHTS.config, sampling=dataclasses.replace(WEIGHTS.config.sampling, batch_size=4))
-    with pytest.raises(UserError, match="--batch_size=4 must be divisible by 8"):
+    with pytest.raises(UserError, match="batch_size=4 must be divisible by 8"):
         stream(weights=dataclasses.replace(WEIGHTS, config=config))

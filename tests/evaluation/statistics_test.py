@@ -10,7 +10,7 @@ EXACT = 1e-10
 
 
 def rows(count=3000, width=7, offset=1e4):
-    """Float32 features whose mean is large beside their spread."""
+    """Float32 features whose mean is much larger than their spread."""
     draw = np.random.default_rng(0)
     return (offset + draw.normal(size=(count, width)) @ draw.normal(size=(width, width))).astype(np.float32)
 
@@ -90,7 +90,7 @@ def test_too_few_images_for_the_width(caplog, count, warned):
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match="samples: a covariance needs at least 2 images, there are 1"):
+    with pytest.raises(UserError, match="samples: a covariance needs at least 2 images, but there are 1"):
         fit_gaussian(rows(1), "samples")
     broken = rows(20)
     broken[3, 2] = np.nan

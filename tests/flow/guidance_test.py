@@ -36,7 +36,7 @@ def test_weights_by_time(settings, expected):
 
 
 def test_ends_of_the_interval_are_times_as_the_solver_has_them():
-    # 0.7 is not a float32: the network's time and the setting are rounded alike.
+    # 0.7 is not a float32; the network's time and the setting are rounded alike.
     times = np.linspace(1, 0.1, 4).astype(np.float32)
     weights = guidance_weights(SamplingConfig(guidance=(2.0,), guidance_interval=(0.4, 0.7)), times)
     assert weights.tolist() == [1, 2, 2, 1]

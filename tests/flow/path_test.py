@@ -27,7 +27,7 @@ def test_target_is_the_derivative_of_the_path(t):
 @pytest.mark.parametrize("t", TIMES)
 def test_gaussian_velocity_is_the_regression_of_the_target(t):
     generator = np.random.default_rng(0)
-    data, noise = 0.5 * generator.standard_normal(400_000), generator.standard_normal(400_000)
+    data, noise = (jnp.asarray(scale * generator.standard_normal(400_000)) for scale in (0.5, 1))
     points, targets = interpolate(data, noise, t), velocity_target(data, noise)
     slope = (points @ targets) / (points @ points)
     assert abs(slope - gaussian_velocity(1.0, t, 0.5)) < 0.02

@@ -21,8 +21,11 @@ def oracle(x, t):
 
 
 def output_variance(solver, steps, **settings):
-    """The exact variance of what a solver makes of N(0, 1): with the linear oracle the output is a linear function of
-    the initial noise and of each step's, so one row for each of them, 1 there and 0 elsewhere, measures it."""
+    """The exact variance of a solver's output for N(0, 1) noise.
+
+    With the linear oracle the output is a linear function of the initial noise and of each step's noise. One row for
+    each of these, with 1 there and 0 elsewhere, measures its coefficient.
+    """
     grid = solver_grid(SamplingConfig(steps=steps, **settings))
     initial = jnp.zeros(steps + 1).at[0].set(1.0)
 
@@ -66,9 +69,10 @@ def test_gaussian_samples_have_that_variance(solver):
 
 
 def deterministic_error(solver, n, first, last):
-    """Of one path from time `first` to `last` in n intervals.
+    """The error of one path from time `first` to `last` in n intervals.
 
-    Exactly, a Gaussian's paths scale with its standard deviation. In float64, so that rounding does not hide the order.
+    The exact paths of a Gaussian scale with its standard deviation. In float64, so that rounding does not hide the
+    order.
     """
 
     def deviation(t):
@@ -89,14 +93,14 @@ def test_order_of_convergence(solver, order):
 
 
 def test_euler_maruyama_is_of_first_order():
-    # Weakly: in the distribution that it makes, which here is a Gaussian of some variance.
+    # The weak order: that of the distribution it makes, which here is a Gaussian of some variance.
     errors = [abs(output_variance(euler_maruyama, n, last_time=1 / n) - SCALE**2) for n in (40, 80, 160)]
     orders = [np.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert orders == pytest.approx([1, 1], abs=0.15)
 
 
 def test_order_from_noise_to_data():
-    # At both ends of the whole path half log-SNR is infinite, where the multistep solver is of first order for a while.
+    # Half log-SNR is infinite at both ends of the whole path, and near them the multistep solver is of first order.
     errors = {solver: [deterministic_error(solver, n, 1.0, 0.0) for n in (40, 80, 160, 320)] for solver in ODE_SOLVERS}
     for solver, (low, high) in {"euler": (0.95, 1.05), "heun": (1.95, 2.05), "dpmpp_2m": (1.55, 2.05)}.items():
         orders = [np.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors[solver])]
@@ -119,7 +123,7 @@ def test_guided_euler_maruyama_is_the_release_step_by_step():
     generator = np.random.default_rng(0)
     initial = generator.standard_normal((3, 2, 4))
     noise = generator.standard_normal((steps, 3, 2, 4))
-    noise[-1] *= 1000  # of the last interval: must not enter
+    noise[-1] *= 1000  # the last interval's noise must not enter
 
     def conditional(x, t):
         return np.sin(x) + t
@@ -166,7 +170,7 @@ def test_heun_literal():
 
 
 def test_dpmpp_2m_literal():
-    """By the published update, of the step's ratio r and length h in half log-SNR (Lu et al. 2022, algorithm 2)."""
+    """The published update, with the step's ratio r and length h in half log-SNR (Lu et al. 2022, algorithm 2)."""
 
     def data(x, t):
         return x - t * (np.sin(x) + t)
@@ -183,7 +187,7 @@ def test_dpmpp_2m_literal():
     h, r = ratio(0.1) - ratio(0.4), (ratio(0.4) - ratio(0.7)) / (ratio(0.1) - ratio(0.4))
     extrapolated = (1 + 1 / (2 * r)) * predictions[2] - 1 / (2 * r) * predictions[1]
     x = 0.1 / 0.4 * x - 0.9 * (np.exp(-h) - 1) * extrapolated
-    x = data(x, 0.1)  # all noise goes
+    x = data(x, 0.1)  # the last step removes all noise
     grid = solver_grid(SamplingConfig(steps=4, last_time=times[-1]))
     made = dpmpp_2m(lambda x, t: jnp.sin(x) + t, jnp.ones(1), grid, lambda index: jnp.full(1, jnp.nan))
     np.testing.assert_allclose(made, [x], rtol=1e-5)

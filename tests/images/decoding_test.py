@@ -65,21 +65,21 @@ def test_damaged_exif_is_left_alone():
 
 
 def test_cmyk_jpeg_is_not_a_negative():
-    # Pillow writes what Adobe does: inverted inks.
+    # Pillow inverts the inks, as Adobe does.
     cmyk = Image.fromarray(PHOTO).convert("CMYK")
     file = encoded(cmyk, "JPEG", quality=100)
     close(decode(file, 3), PHOTO, 12)
 
 
 def with_ycck(file):
-    """A CMYK JPEG (Adobe's marker) declared to be YCCK: the transform byte of APP14 is 2."""
+    """Declares a CMYK JPEG (with Adobe's marker) to be YCCK: the transform byte of APP14 becomes 2."""
     place = file.index(b"Adobe") + 11
     assert file[place] == 0
     return file[:place] + b"\2" + file[place + 1 :]
 
 
 def test_ycck_jpeg():
-    # What such a file holds: luminance and chrominance of the inks C, M and Y, and 255 - K. (Pillow writes 255 - band.)
+    # Such a file holds the luminance and chrominance of the inks C, M and Y, and 255 - K. (Pillow writes 255 - band.)
     inks = Image.fromarray(255 - PHOTO).convert("YCbCr").split()
     bands = [Image.fromarray(255 - np.asarray(band)) for band in (*inks, Image.new("L", inks[0].size, 255))]
     file = with_ycck(encoded(Image.merge("CMYK", bands), "JPEG", quality=100, subsampling=0))
@@ -169,7 +169,7 @@ def test_threads_share_a_profile():
 
 
 def test_the_bytes_decide_not_the_name():
-    # ImageNet's n02105855_2933.JPEG is a PNG; a decoder of bytes never sees a name.
+    # ImageNet's n02105855_2933.JPEG is a PNG; the decoder never sees a name.
     np.testing.assert_array_equal(decode(encoded(PHOTO, "PNG"), 3), PHOTO)
 
 
@@ -187,7 +187,7 @@ def broken(file, where):
         (broken(encoded(PHOTO, "PNG"), 300), "."),
         (encoded(PHOTO, "JPEG")[:30], "."),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image file"),
-        (encoded(np.float32(GREY), "TIFF"), "TIFF with pixels of mode F, whose range is not known"),
+        (encoded(np.float32(GREY), "TIFF"), "TIFF with pixels of mode F, whose range is unknown"),
     ],
     ids=["empty", "text", "cut_jpeg", "cut_png", "damaged_png", "head_of_jpeg", "eps", "float"],
 )

@@ -37,7 +37,7 @@ def test_grid_literal():
 
 
 def test_grid_scales_pixels_not_gaps():
-    images = np.array([[[[1, 9]]], [[[2, 8]]]], np.uint8)  # two images of one pixel with two channels
+    images = np.array([[[[1, 9]]], [[[2, 8]]]], np.uint8)  # two images, each of one pixel with two channels
     w = 255
     expected = [[w, w, w, w, w, w, w], [w, 1, 1, w, 2, 2, w], [w, 1, 1, w, 2, 2, w], [w, w, w, w, w, w, w]]
     picture = grid(images, 1, scale=2, gap=1)

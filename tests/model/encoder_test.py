@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import literal
+from tests.support.annotations import unchecked
 from tests.support.configs import tiny_config
 from tests.support.parameters import random_params
 from transdiff_jax.model.encoder import SemanticEncoder
@@ -114,5 +115,5 @@ def test_one_mask_vector_serves_all_positions():
     ],
 )
 def test_shapes_that_do_not_fit(model, labels, null, references, fragment):
-    with pytest.raises(ValueError, match=fragment):
+    with unchecked(), pytest.raises(ValueError, match=fragment):
         encode(model, random_params(model), labels, null, references)

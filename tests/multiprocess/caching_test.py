@@ -1,4 +1,4 @@
-"""Caching jobs that are killed, and jobs of two processes, as on two hosts that share a folder."""
+"""Caching jobs that are killed, and caching jobs of two processes, as on two hosts that share a folder."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
 
 
 def start(out, weights, processes):
-    """A job's processes; what they print is beside `out`."""
+    """Starts the processes of a job. Their output goes to files beside `out`."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def contents(out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, weights):
-    """What one undisturbed process makes."""
+    """The folder that one undisturbed process makes."""
     out = tmp_path_factory.mktemp("whole") / "out"
     finish(out, weights, 1)
     assert check_all(out).records == COUNT - 1
@@ -90,7 +90,7 @@ def test_a_killed_job_of_any_number_of_processes_ends_with_the_same_bytes(whole,
         assert before < SHARDS
         assert not (out / "manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("latents-*") if noted(out, path)}
-    assert len(kept) >= before - 2  # a file that has its name, but is not noted yet, is made again
+    assert len(kept) >= before - 2  # a file is made again if it has its name but is not noted yet
     finish(out, weights, 2)
     assert contents(out) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

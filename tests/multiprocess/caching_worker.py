@@ -1,6 +1,6 @@
 """One process of a caching job: python -m tests.multiprocess.caching_worker OUT WEIGHTS PROCESS PROCESSES PORT COUNT.
 
-Started by caching_processes_test.py.
+Started by caching_test.py.
 """
 
 import sys

@@ -33,7 +33,7 @@ from transdiff_jax.training.loop import train
 from transdiff_jax.training.metric_writers import read_metrics
 
 STEPS, HALF = 24, 12
-# A save after few steps, so that a kill loses few; a schedule that knows nothing of the end.
+# Frequent saves, so that a kill loses few steps. A schedule that does not depend on the last step.
 SETTINGS = {
     **{"train__steps": STEPS, "train__checkpoint_every": 4, "train__keep_last": 99},
     "optimizer__schedule": "constant",
@@ -47,11 +47,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, data):
-    """An undisturbed run of two processes; the first thing they do at once is to prepare the dataset."""
+    """An undisturbed run of two processes, which start by preparing the dataset at the same time."""
     folder = tmp_path_factory.mktemp("straight")
     text = finish(folder, 2, train_command(folder / "run", data, **SETTINGS))
     assert f"[0] {text.split('[0] ')[-1]}".count(f"trained to step {STEPS}") == 1
-    assert "[1] " not in re.sub(r"\[1\] (?!\d\d:\d\d:\d\d).*", "", text), "only the first process tells"
+    assert "[1] " not in re.sub(r"\[1\] (?!\d\d:\d\d:\d\d).*", "", text), "only the first process logs"
     return folder / "run"
 
 
@@ -62,7 +62,7 @@ def assert_equal_runs(ours, theirs):
 
 
 def copy_until(run, target, step):
-    """A run with the checkpoints of another one up to a step."""
+    """A new run with the checkpoints of another run up to a step."""
     for folder in sorted((run / "checkpoints").iterdir()):
         if folder.name.isdigit() and int(folder.name) <= step:
             shutil.copytree(folder, target / "checkpoints" / folder.name)
@@ -100,7 +100,7 @@ def test_four_processes_that_share_rows_killed_and_preempted_have_the_same_losse
     run, draw = copy_until(straight, tmp_path / "run", HALF), random.Random(0)
     settings = SETTINGS | {"train__steps": HALF + 8, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
     arguments = train_command(run, data, **settings)
-    again = HALF + 5  # the first step after a checkpoint, which is made twice
+    again = HALF + 5  # the first step after a checkpoint: it is made twice
 
     def losses_of_again():
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -108,7 +108,7 @@ def test_four_processes_that_share_rows_killed_and_preempted_have_the_same_losse
 
     job = Job(tmp_path, 4, arguments)
     job.wait_for(rf"step {again}:")
-    job.wait_until(losses_of_again)  # what is written survives the kill
+    job.wait_until(losses_of_again)  # written lines survive the kill
     kill_one(job, draw)
     assert job.end() == 128 + signal.SIGKILL, job.text()
 
@@ -121,7 +121,7 @@ def test_four_processes_that_share_rows_killed_and_preempted_have_the_same_losse
 
     finish(tmp_path, 4, arguments)
     twice = losses_of_again()
-    assert len(twice) > 1 and len(set(twice)) == 1, "a restart goes on exactly"
+    assert len(twice) > 1 and len(set(twice)) == 1, "a restart continues exactly"
     ours, theirs = losses(run, HALF), losses(straight, HALF)
     assert list(ours) == list(range(HALF + 1, HALF + 9))
     np.testing.assert_allclose(list(ours.values()), list(theirs.values())[:8], atol=1e-5)
@@ -131,7 +131,7 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
     run, draw = tmp_path / "run", random.Random(0)
     arguments = train_command(run, data, **SETTINGS)
 
-    # kill -9 of one at a random moment of the start.
+    # kill -9 of one process at a random moment of the start.
     job = Job(tmp_path, 2, arguments)
     job.wait_until(lambda: len(job.processes()) == 2)
     time.sleep(draw.uniform(0, 3))
@@ -146,19 +146,19 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
     (stopped,) = re.findall(r"stopped by a signal to one of the processes: saved step (\d+)", job.text())
     assert read_final(run)[0] == int(stopped) < STEPS
 
-    # kill -9 of one: the others end before they count it as silent, in one line.
+    # kill -9 of one process: the others end in one line, before they count it as silent.
     job = Job(tmp_path, 2, arguments, TRANSDIFF_HEARTBEAT_TIMEOUT=str(PATIENCE))
     job.wait_for(rf"step {int(stopped) + 1}:")
     kill_one(job, draw)
     assert job.end() == 128 + signal.SIGKILL
     assert re.search(r"\[cluster\] process \d ended with exit code 137: stopping the others", job.text())
 
-    # SIGTERM to all, as schedulers send it.
+    # SIGTERM to all processes, as schedulers send it.
     job = Job(tmp_path, 2, arguments)
     job.wait_for(r"step \d+: loss")  # so that there is something new to save
     job.launcher.send_signal(signal.SIGTERM)
     assert job.end() == 0, job.text()
-    # The step that all agree on may be the last one, if few are left.
+    # All may agree on the last step if few are left.
     assert re.search(rf"the same command resumes|trained to step {STEPS}", job.text())
 
     # A flipped bit in the newest checkpoint.
@@ -172,7 +172,7 @@ def test_preempted_killed_and_damaged_it_ends_like_the_undisturbed_run(straight,
 
 @pytest.mark.slow
 def test_a_storm_of_kills_ends_like_the_undisturbed_run(straight, data, tmp_path):
-    """Thirty kills of one of the two, by turns in the job's first seconds and after some of its steps."""
+    """Thirty kills of one of two processes, in turns in the job's first seconds and after some steps."""
     run, draw, codes = tmp_path / "run", random.Random(1), []
     arguments = train_command(run, data, **SETTINGS)
     for kill in range(30):
@@ -192,7 +192,7 @@ def test_a_storm_of_kills_ends_like_the_undisturbed_run(straight, data, tmp_path
 
 
 def test_an_error_in_one_process_ends_all_with_its_line(data, tmp_path):
-    # As on a host whose configuration file is another.
+    # As on a host with another configuration file.
     differing = '[[ $TRANSDIFF_PROCESS == 0 ]] || set -- "$@" --config.data.split=other; exec "$@"'
     job = Job(tmp_path, 2, ["bash", "-c", differing, "differing", *train_command(tmp_path / "run", data, **SETTINGS)])
     assert job.end() == 2, job.text()
@@ -212,15 +212,15 @@ def test_an_error_of_the_first_process_ends_all_with_its_line(straight, data, tm
 @pytest.mark.parametrize("processes", ["01", "0", "1"])
 def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data, tmp_path, processes):
     run = copy_until(straight, tmp_path / "run", 4)
-    # What a full disk looks like to a process without the right to mount one: writes beyond 48 KiB fail.
+    # Mounting a full disk needs rights, so writes beyond 48 KiB fail instead.
     full = f'[[ {processes} != *$TRANSDIFF_PROCESS* ]] || ulimit -f 48; exec "$@"'
     limited = ["bash", "-c", full, "limited"]
     job = Job(tmp_path, 2, [*limited, *train_command(run, data, **SETTINGS | {"train__steps": 6})])
     assert job.end() == 2, job.text()
     assert "Traceback" not in job.text()
-    # A process that is late may be stopped before it has said so too.
+    # A late process may be stopped before it prints its own error.
     lines = re.findall(r"^\[(\d)\] error: (.*)$", job.text(), re.MULTILINE)
-    assert len(lines) == len(dict(lines)), "one of each process"
+    assert len(lines) == len(dict(lines)), "at most one per process"
     assert any(
         re.search(r"checkpoint of step 6 could not be written to .*: steps \[4\] are kept", line) for _, line in lines
     ), job.text()
@@ -229,7 +229,7 @@ def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data
 
 @pytest.fixture(scope="module")
 def damaged_digits(tmp_path_factory):
-    """Twelve files of each class, of which one in each is cut short."""
+    """Twelve files of each class, one of them cut short."""
     folder, digits = tmp_path_factory.mktemp("damaged"), load_digits()
     for label in range(10):
         (folder / str(label)).mkdir()
@@ -240,7 +240,7 @@ def damaged_digits(tmp_path_factory):
 
 
 def unreadable(workdir):
-    """Names of the records in each report of a run."""
+    """The names of the records in each report of a run."""
     reports = [json.loads(path.read_text())["unreadable"] for path in sorted(workdir.glob("unreadable_records*.json"))]
     return [{entry["id"] for entry in entries} for entries in reports]
 
@@ -282,7 +282,7 @@ def test_two_processes_that_share_the_weights_sample_the_same_bytes_as_one(strai
 
 def test_two_processes_that_are_killed_cache_the_same_bytes_as_one(tmp_path):
     weights = save_tiny_weights(tmp_path / "kl16")
-    # A file of records for each process takes so many images; they are eight, with many names.
+    # Enough images that each process makes a file of records. They are links to eight files.
     for name in CLASSES:
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(SHARD_RECORDS // 2 + 2):

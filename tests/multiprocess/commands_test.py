@@ -1,4 +1,4 @@
-"""The command lines as a user runs them: in processes that are killed, terminated, and out of disk space."""
+"""The command lines as a user runs them, in processes that are killed, terminated, or out of disk space."""
 
 import json
 import random
@@ -60,7 +60,7 @@ def newest_step(workdir):
 
 @pytest.mark.slow
 def test_a_storm_of_kills_ends_like_the_undisturbed_run(tmp_path):
-    """The network of configs/digits.py; by turns after a random number of checkpoints and in the first seconds."""
+    """The network of configs/digits.py, killed in turns after some checkpoints and in the first seconds."""
     straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
     data, draw, kills, steps, every = tmp_path / "data", random.Random(0), 30, 300, 5
     settings = [
@@ -91,7 +91,7 @@ def test_a_storm_of_kills_ends_like_the_undisturbed_run(tmp_path):
 
 def test_a_failed_write_ends_in_one_line_and_keeps_what_is_saved(tmp_path, data):
     assert run(train_command(tmp_path / "run", data, train__steps=20)).returncode == 0
-    # What a full disk looks like to a process without the right to mount one: writes beyond 48 KiB fail.
+    # Mounting a full disk needs rights, so writes beyond 48 KiB fail instead.
     limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "limited"]
     result = run([*limited, *train_command(tmp_path / "run", data, train__steps=40)])
     assert result.returncode == 2, result.stderr
@@ -141,10 +141,10 @@ def sample_command(workdir, out, count):
 
 
 def kill_and_finish(workdir, folder, count, kills, seed):
-    """Samples once undisturbed and once killed at random moments; checks that the sets are the same, byte by byte.
+    """Samples once undisturbed and once killed at random moments, and checks that the sets are the same bytes.
 
-    A job is killed when it has made so many images that some are left for the kills to come; every second one, and
-    the last, when a moment within the run time of the undisturbed job comes first.
+    A job is killed after a number of images that leaves some for the later kills. Every second job, and the last one,
+    is killed earlier if a random moment within the run time of the undisturbed job comes first.
     """
     straight, disturbed, log = folder / "straight", folder / "disturbed", folder / "log"
     draw, began = random.Random(seed), time.monotonic()
@@ -178,14 +178,14 @@ def test_a_sampling_job_killed_at_random_moments_ends_with_the_same_bytes(traine
 
 def test_a_full_disk_stops_sampling_in_one_line(trained, tmp_path):
     arguments = sample_command(trained, tmp_path / "out", 150)
-    # Writes beyond 8 KiB fail: of the journal, which has a line for each image.
+    # Writes beyond 8 KiB fail: those of the journal, which has a line for each image.
     result = run(["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *arguments])
     assert re.search(r"images/000\d+\.png could not be written \(File too large\): free space", error_line(result))
     written = len(list((tmp_path / "out" / "images").glob("0*.png")))
     assert 50 < written < 150
     assert run(arguments).returncode == 0
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert 150 - written <= record["images_made"] < 100, "what was written is kept"
+    assert 150 - written <= record["images_made"] < 100, "written images are kept"
 
 
 BAD_TRAIN = {
@@ -222,10 +222,10 @@ def test_bad_sampling_flags_end_in_one_line(trained, tmp_path):
         ([*base, "--labels=1", "--num_samples=2"], "give one of --labels=207,88"),
         ([*base, "--fuse=1"], "--fuse=1 must name two classes, such as --fuse=207,88"),
         ([*base, "--fuse=1,11"], "--fuse: class 11 does not exist"),
-        ([*base, "--labels=1", "--fuse_fraction=0.1"], "--fuse_fraction has an effect with --fuse only"),
+        ([*base, "--labels=1", "--fuse_fraction=0.1"], "--fuse_fraction has an effect only with --fuse"),
         (
             [*base, "--labels=1", "--solver=heun", "--noise_scale=1"],
-            "--noise_scale has an effect with the solver euler",
+            "--noise_scale has an effect only with the solver euler",
         ),
         ([*base, "--labels=1", "--steps=3,4"], "config.sampling.steps_by_image=(3, 4) must be empty, or hold one"),
         ([*base, "--labels=1", "--guidance=0.5"], "weights must be at least 1"),

@@ -1,4 +1,4 @@
-"""Scores of jobs of two processes, which are those of one."""
+"""A job of two processes has the scores of one process."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.networks import installed, projection
 from transdiff_jax.cli import evaluate
 from transdiff_jax.images.png import save_png
 
-DAMAGED = 5  # of the first batch of 8: in the share of the second process
+DAMAGED = 5  # in the first batch of 8, in the share of the second process
 
 
 def start(folder, task):
@@ -38,7 +38,7 @@ def write_images(folder):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """Folder, exit code and output of a job that does everything."""
+    """The folder, exit code and output of a job that does everything."""
     folder = tmp_path_factory.mktemp("scored")
     write_images(folder)
     job = start(folder, "score")
@@ -52,7 +52,7 @@ def small():
 
 
 def alone(folder, *arguments):
-    """The certificate that this process makes on its own, with as many devices as the job had."""
+    """The certificate that this process makes alone, with as many devices as the job."""
     path = folder / "alone.json"
     run(evaluate, "--inception=small", "--inception_batch_size=8", f"--certificate={path}", *arguments)
     return json.loads(path.read_text())
@@ -70,7 +70,7 @@ def test_a_folder_of_images_has_the_scores_of_one_process(job):
     folder, _, text = job
     ours = json.loads((folder / "images" / "evaluation.transdiff.json").read_text())
     assert_same(ours, alone(folder, f"--samples={folder / 'images'}", f"--reference={folder / 'real.npz'}"))
-    # Half of them each, and the first image, with whose size all compare.
+    # Each process decodes half of the images, and the first image to know the size of all.
     for process in range(2):
         assert f"[{process}] decoded {COUNT // 2 + 1}\n" in text
 
@@ -81,7 +81,7 @@ def test_a_run_has_the_scores_of_one_process(job):
     arguments = f"--reference={folder / 'real.npz'}", f"--num_samples={COUNT}"
     ours = json.loads((folder / "run" / "evaluation.transdiff.json").read_text())
     assert_same(ours, alone(folder, f"--workdir={folder / 'run'}", *arguments))
-    # What was scored in training, in batches of another size, is the same to rounding.
+    # Training scored in batches of another size: the same up to rounding.
     metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [line for line in metrics if "eval/transdiff/fid" in line]
     assert logged["eval/transdiff/fid"] == pytest.approx(ours["scores"]["fid"], rel=1e-6)
@@ -105,8 +105,8 @@ def test_a_reference_that_two_processes_made(job):
 def test_a_damaged_image_of_the_second_process_ends_both(job):
     folder, code, text = job
     assert code == 2, text
-    assert re.search(rf"^\[1\] error: .*damaged/{DAMAGED:03d}\.png holds no image that can be read", text, re.MULTILINE)
-    assert re.search(r"^\[0\] error: another process of the job ended, whose output says why", text, re.MULTILINE)
+    assert re.search(rf"^\[1\] error: .*damaged/{DAMAGED:03d}\.png cannot be read as an image", text, re.MULTILINE)
+    assert re.search(r"^\[0\] error: another process of the job ended; its output says why", text, re.MULTILINE)
     assert "Traceback" not in text
     assert not (folder / "damaged" / "evaluation.transdiff.json").exists()
 

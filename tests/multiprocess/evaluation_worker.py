@@ -1,6 +1,6 @@
 """One process of a job that scores: python -m tests.multiprocess.evaluation_worker DIR score|stop.
 
-Images and references in DIR are those of evaluation_processes_test.py, which starts it by launch/local_cluster.sh.
+evaluation_test.py writes the images and references in DIR, and starts this with launch/local_cluster.sh.
 """
 
 import os
@@ -21,7 +21,7 @@ from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import check_same
 from transdiff_jax.training.loop import train
 
-COUNT = 28  # images: of the last batch of 8, the second of two processes has nothing to read
+COUNT = 28  # images; the second of two processes has nothing to read in the last batch of 8
 
 
 def score(*arguments):
@@ -48,13 +48,13 @@ def count_decoded(patch):
 
 
 def score_everything(folder, patch):
-    """Trains with scores, scores in every way, and ends at a damaged image."""
+    """Trains with scores, scores in every way, and fails at a damaged image."""
     reference = f"--reference={folder / 'real.npz'}"
     train_with_scores(folder, 2, COUNT)
     score(f"--workdir={folder / 'run'}", reference, f"--num_samples={COUNT}")
     decoded = count_decoded(patch)
     with patch.context() as context:
-        # The devices of a process need not be neighbours in a mesh: on TPUs they are not.
+        # The devices of a process need not be neighbours in a mesh. On TPUs they are not.
         taking_turns = np.array(jax.devices()).reshape(2, -1).T.flatten()
         for module in (evaluate, sampling_flags):
             context.setattr(
@@ -80,6 +80,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    # The settings of the tests, which ask for eight devices, are those of a process on its own.
+    # The settings of the tests ask for eight devices, which is right only for a process on its own.
     jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
     app.run(main, flags.FlagValues(), files=True, several=True, stops_together=True)

@@ -18,7 +18,7 @@ COUNT = 50
 
 
 def start(out, processes, devices, batch_size=8):
-    """A job's processes, with so many devices each; what they print is beside `out`."""
+    """Starts the processes of a job with some devices each. Their output goes to files beside `out`."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def pixels(out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The set as one process with four devices makes it."""
+    """The sample set that one process with four devices makes."""
     out = tmp_path_factory.mktemp("whole") / "out"
     finish(out, 1, 4)
     return out

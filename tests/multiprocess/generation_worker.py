@@ -2,7 +2,7 @@
 
 Command: python -m tests.multiprocess.generation_worker OUT PROCESS PROCESSES DEVICES PORT BATCH_SIZE.
 
-DEVICES are those of this process. Started by generation_processes_test.py.
+DEVICES is the number of this process's devices. Started by generation_test.py.
 """
 
 import sys

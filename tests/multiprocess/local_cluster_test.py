@@ -1,4 +1,4 @@
-"""launch/local_cluster.sh itself, with commands that are over at once."""
+"""launch/local_cluster.sh itself, with commands that end at once."""
 
 import signal
 import subprocess
@@ -30,7 +30,7 @@ def test_each_process_knows_its_place_and_its_lines_are_marked():
 
 def test_one_failure_ends_all_in_stated_time_with_its_code():
     began = time.monotonic()
-    # The others ignore the world, and so do their children.
+    # The other processes and their children ignore SIGTERM.
     result = cluster(3, '(($TRANSDIFF_PROCESS == 1)) && exit 7; trap "" TERM; sleep 50 & wait; sleep 50')
     assert result.returncode == 7
     assert time.monotonic() - began < 15
@@ -46,7 +46,7 @@ def test_a_killed_process_is_a_failure():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_all(number):
     code = f'trap "echo got; exit 0" {number.name}; echo ready; while :; do sleep 0.05; done'
-    # Where the tests run in the background, Ctrl-C may be ignored by all that they start.
+    # If the tests run in the background, everything that they start may ignore Ctrl-C.
     process = subprocess.Popen(
         [SCRIPT, "2", "--", "bash", "-c", code],
         stdout=subprocess.PIPE,

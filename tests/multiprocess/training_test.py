@@ -1,4 +1,4 @@
-"""Training in two processes whose devices take turns in the mesh, which is that of one."""
+"""Training in two processes whose devices take turns in the mesh equals training in one process."""
 
 import io
 import sys

@@ -1,9 +1,9 @@
-"""One process of a job that trains, whose devices are no neighbours in the mesh.
+"""One process of a training job whose devices are not neighbours in the mesh.
 
 Command: python -m tests.multiprocess.training_worker DIR.
 
-TPUs are like that: the mesh follows the network, in which a process has a square of chips. training_test.py
-starts it by launch/local_cluster.sh.
+TPUs are like that: the mesh follows the network, in which a process has a square of chips. training_test.py starts this
+with launch/local_cluster.sh.
 """
 
 import os
@@ -42,6 +42,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    # The settings of the tests, which ask for eight devices, are those of a process on its own.
+    # The settings of the tests ask for eight devices, which is right only for a process on its own.
     jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
     app.run(main, flags.FlagValues(), files=True, several=True, stops_together=True)

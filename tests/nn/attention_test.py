@@ -1,11 +1,13 @@
 import dataclasses
 import types
+from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from tests.support import literal
 from tests.support.parameters import perturb
@@ -187,12 +189,12 @@ CUDNN = ModelConfig(dtype="bfloat16", attention="cudnn", dropout=0.0)
 
 def mesh_of(platform, capability="9.0"):
     device = types.SimpleNamespace(platform=platform, compute_capability=capability)
-    return types.SimpleNamespace(devices=np.array([device]))
+    return mock.Mock(Mesh, devices=np.array([device]))
 
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """XLA in place of cuDNN, and what cuDNN was asked for."""
+    """Puts XLA in place of cuDNN, and records the requests to cuDNN."""
     asked, xla = [], jax.nn.dot_product_attention
 
     def attention(query, key, value, *, mask, implementation):
@@ -233,13 +235,13 @@ def test_cudnn_where_it_cannot_run():
     check_implementation(dataclasses.replace(dropping, attention="xla"), mesh_of("cpu"), training=True)
     with pytest.raises(UserError, match=r"config\.model\.dropout=0 instead of 0\.1, or with .*attention=\"xla\""):
         check_implementation(dropping, mesh_of("gpu"), training=True)
-    with pytest.raises(UserError, match=r"needs NVIDIA GPUs, and these devices are tpu"):
+    with pytest.raises(UserError, match=r"needs NVIDIA GPUs, but these devices are tpu"):
         check_implementation(CUDNN, mesh_of("tpu"), training=False)
-    wide = dataclasses.replace(CUDNN, heads=3)  # of 256
+    wide = dataclasses.replace(CUDNN, heads=3)  # each of size 256
     check_implementation(wide, mesh_of("gpu"), training=True)
-    with pytest.raises(UserError, match=r"at most 128 on GPUs of compute capability 8\.9, not .* = 256;"):
+    with pytest.raises(UserError, match=r"at most 128 on GPUs of compute capability 8\.9, but .* = 256: use"):
         check_implementation(wide, mesh_of("gpu", "8.9"), training=False)
     odd = dataclasses.replace(CUDNN, class_tokens=7, num_images=4)
     check_implementation(odd, mesh_of("gpu"), training=False)
-    with pytest.raises(UserError, match=r"even numbers of tokens, not config\.model\.class_tokens=7 and \d+ semantic"):
+    with pytest.raises(UserError, match=r"even numbers of tokens only, but .*class_tokens=7 and \d+ semantic"):
         check_implementation(odd, mesh_of("gpu"), training=True)

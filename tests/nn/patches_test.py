@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from transdiff_jax.nn.patches import patchify, unpatchify
 
 
 def test_patchify_literal():
-    # One channel pair (x, 10 x) on a 2x4 grid, two patches beside each other.
+    # Two channels (x, 10 x) on a 2x4 grid: two patches side by side.
     x = jnp.array([[1, 2, 3, 4], [5, 6, 7, 8]])
     grid = jnp.stack([x, 10 * x], axis=-1)
     made = patchify(grid, 2)
@@ -17,15 +18,15 @@ def test_patchify_literal():
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
 def test_patchify_against_loops(patch):
-    grid = np.arange(6 * 12 * 2).reshape(6, 12, 2)
+    grid = jnp.arange(6 * 12 * 2).reshape(6, 12, 2)
     made = patchify(grid, patch)
     assert made.shape == (6 // patch, 12 // patch, 2 * patch**2)
-    np.testing.assert_array_equal(made.reshape(-1, 2 * patch**2), literal.patches(grid, patch))
+    np.testing.assert_array_equal(made.reshape(-1, 2 * patch**2), literal.patches(np.asarray(grid), patch))
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_inverse_with_any_leading_axes(lead):
-    grid = np.random.default_rng(0).standard_normal((*lead, 4, 6, 3)).astype(np.float32)
+    grid = jax.random.normal(jax.random.key(0), (*lead, 4, 6, 3))
     made = patchify(grid, 2)
     assert made.shape == (*lead, 2, 3, 12)
     np.testing.assert_array_equal(unpatchify(made, 2), grid)

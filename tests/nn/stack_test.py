@@ -10,7 +10,7 @@ from transdiff_jax.nn.stack import REMAT_POLICIES, stack
 
 
 class Block(nn.Module):
-    """x -> x + tanh(linear(x)) * shared + own, and a dropped vector of ones beside."""
+    """x -> x + tanh(linear(x)) * shared + own; its second output is a vector of ones after dropout."""
 
     @nn.compact
     def __call__(self, x, own, shared):
@@ -89,5 +89,5 @@ def test_what_the_backward_pass_computes_again(remat, multiplications):
 
     program = jax.make_jaxpr(jax.grad(loss))(nn.unbox(PARAMS))
     forward_and_backward = count(program.jaxpr, "dot_general")
-    # One forward, two backward (of the input and of the weights).
+    # One forward, two backward (for the input and for the weights).
     assert forward_and_backward == 3 + multiplications

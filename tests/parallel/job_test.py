@@ -1,4 +1,4 @@
-"""Whether a process is of a job: asked for, found, or on its own."""
+"""Whether a process belongs to a job: requested, detected, or alone."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ ASKED = {"TRANSDIFF_COORDINATOR": "host:1234", "TRANSDIFF_PROCESSES": "3", "TRAN
 
 @pytest.fixture
 def tpu(monkeypatch):
-    """A machine with TPU chips, whose metadata name the given workers, and slices."""
+    """A machine with TPU chips, whose metadata name the given workers and slices."""
 
     def make(*workers, slices=""):
         metadata = {"worker-network-endpoints": ",".join(workers), "tpu-env": f"ZONE: 'a'\n{slices}\nNAME: 'b:c'\n"}
@@ -51,14 +51,14 @@ def test_settings_that_make_no_sense(changes, message):
 
 def test_a_slurm_step_of_several_tasks():
     assert find_job(SLURM | {"SLURM_STEP_NUM_TASKS": "2"}) == Job("slurm", None, 2, 1)
-    # A step of one task (a notebook), and the batch script of a job of several.
+    # A step of one task (a notebook), and the batch script of a job of several tasks.
     assert find_job(SLURM | {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}) is None
     assert find_job(SLURM | {"SLURM_NTASKS": "4"}) is None
 
 
 def test_tpu_slices(tpu):
     hosts = {"TPU_WORKER_HOSTNAMES": "a,b"}
-    assert find_job(hosts) is None, "libtpu alone, for compiling ahead, is no TPU"
+    assert find_job(hosts) is None, "libtpu alone, for ahead-of-time compiling, is not a TPU"
     tpu("a")
     assert find_job({}) is None
     assert find_job(hosts) == Job("gketpu")
@@ -85,7 +85,7 @@ def test_a_tpu_without_a_metadata_server_is_on_its_own(monkeypatch, error):
 
 
 def test_a_process_on_its_own_joins_nothing(monkeypatch):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: pytest.fail("it was waited for others"))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: pytest.fail("it waited for others"))
     for environment in ({}, ASKED | {"TRANSDIFF_PROCESSES": "1", "TRANSDIFF_PROCESS": "0"}):
         assert not job.join(environment, stops_together=True)
 
@@ -95,7 +95,7 @@ def test_a_job_whose_processes_do_not_come_is_given_up_in_one_line(process):
     asked = {"TRANSDIFF_COORDINATOR": "localhost:1", "TRANSDIFF_PROCESSES": "2", "TRANSDIFF_START_TIMEOUT": "1"}
     if process == 0:
         asked["TRANSDIFF_COORDINATOR"] = f"localhost:{20000 + os.getpid() % 10000}"
-    code = "import os; from transdiff_jax import distributed; distributed.join(os.environ, stops_together=True)"
+    code = "import os; from transdiff_jax.parallel import job; job.join(os.environ, stops_together=True)"
     began = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code],

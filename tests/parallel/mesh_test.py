@@ -75,7 +75,7 @@ def test_rules_know_every_name_once():
     ruled = [name for name, _ in axes.RULES]
     assert sorted(ruled) == sorted(logical)
     used = {split for name, split in axes.RULES if split is not None and name != axes.BATCH}
-    assert used == {axes.FSDP, axes.TENSOR}, "parameters are the same along the data axis"
+    assert used == {axes.FSDP, axes.TENSOR}, "the data axis must not split parameters"
 
 
 def test_batch_is_split_over_data_and_fsdp():
@@ -168,13 +168,14 @@ def test_model_that_the_mesh_cannot_split_is_named_before_compiling(sizes, field
 def test_slices_are_runs_of_the_data_axis():
     mesh = make_mesh(MeshConfig(dcn_data=2, fsdp=2))
     assert list(mesh.devices.flat) == jax.devices()
-    with pytest.raises(UserError, match=r"the data axis of 4 cannot be laid over 3 slices \(config\.mesh\.dcn_data\)"):
+    message = r"3 slices \(config\.mesh\.dcn_data\) cannot split a data axis of 4 devices evenly"
+    with pytest.raises(UserError, match=message):
         make_mesh(MeshConfig(dcn_data=3, fsdp=2))
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What arranging a mesh asks of a device."""
+    """The attributes of a device that arranging a mesh needs."""
 
     id: int
     slice_index: int
@@ -205,13 +206,14 @@ def test_tpus_are_arranged_by_their_network(monkeypatch):
         message = rf"config\.mesh\.dcn_data={slices} must be -1 or the number of slices, {found}"
         with pytest.raises(UserError, match=message):
             make_mesh(MeshConfig(fsdp=2, dcn_data=slices), devices)
-    with pytest.raises(UserError, match=r"^--mesh=\(data=1, .*: the data axis of 1 cannot be laid over 2 slices"):
+    message = r"^--mesh=\(data=1, .*: 2 slices \(config\.mesh\.dcn_data\) cannot split a data axis of 1 devices evenly"
+    with pytest.raises(UserError, match=message):
         make_mesh(MeshConfig(1, -1, 1), apart, field="--mesh")
 
 
 def test_any_axis_may_cross_machines_with_gpus(monkeypatch):
     monkeypatch.setattr(mesh_module, "Mesh", lambda devices, axes: devices)
-    gpus = [Device(n, n // 4, "gpu") for n in range(8)]  # whose slice is their machine
+    gpus = [Device(n, n // 4, "gpu") for n in range(8)]  # a GPU's slice index is its machine
     assert list(make_mesh(MeshConfig(1, -1, 1), gpus).flat) == gpus
 
 

@@ -17,7 +17,7 @@ FILES = ["one_step_256_a", "mrar_256_a", "one_step_512_a"]
 
 
 class Hostile:
-    """Creates a file when it is unpickled without care."""
+    """Creates a folder when a careless reader unpickles it."""
 
     def __init__(self, target):
         self.target = target
@@ -76,7 +76,7 @@ def test_hostile_pickles_are_refused_and_run_nothing(tmp_path, layout):
     assert not target.exists()
     if layout != "raw_pickle":
         torch.load(path, weights_only=False)
-        assert target.exists(), "the file is hostile to a reader without care, or the test shows nothing"
+        assert target.exists(), "a careless reader must run the file's code, or the test shows nothing"
 
 
 def change(position):

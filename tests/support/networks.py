@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transdiff_jax.cli import evaluate
-from transdiff_jax.evaluation import set_features
+from transdiff_jax.evaluation import scoring, set_features
 from transdiff_jax.evaluation.inception.network import WIDTHS
 from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights
 from transdiff_jax.training import training_scores
@@ -50,7 +50,7 @@ def installed(patch, network):
     compute, params, widths = network
     with patch.context() as context:
         context.setattr(set_features, "inception_features", compute)
-        for module in (evaluate, training_scores):
+        for module in (evaluate, scoring, training_scores):
             context.setattr(
                 module, "load_inception", lambda folder: InceptionWeights(params, "small.pth", PUBLISHED_SHA256)
             )

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ KEY = jax.random.key(0)
 
 
 def test_a_square_of_pixels_is_one_position():
-    image = np.arange(16).reshape(4, 4, 1)
+    image = jnp.arange(16.0).reshape(4, 4, 1)
     latent = PixelTokenizer(2).moments(image)
     assert latent.tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7]], [[8, 9, 12, 13], [10, 11, 14, 15]]]
     assert PixelTokenizer(2).decode(latent)[..., 0].tolist() == image[..., 0].tolist()

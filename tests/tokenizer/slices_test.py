@@ -29,11 +29,11 @@ def test_every_slice_size_gives_the_same(size, shards):
 
 
 def test_rows_that_do_not_divide():
-    with over_shards(8), pytest.raises(ValueError, match="28 rows do not divide into 8 shards"):
+    with over_shards(8), pytest.raises(ValueError, match="28 rows do not split into 8 equal runs"):
         map_slices(jnp.sin, jnp.ones(28), 1)
 
 
-@pytest.mark.parametrize("held", [4, 5])  # of each device: whole slices of two, and not
+@pytest.mark.parametrize("held", [4, 5])  # rows of each device; slices of two divide 4 but not 5
 def test_no_row_of_a_sharded_batch_moves(held):
     mesh = make_mesh(MeshConfig(fsdp=2))
     rows = batch_sharding(mesh)

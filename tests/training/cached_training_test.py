@@ -32,7 +32,7 @@ def test_images_are_cached_grouped_and_trained_on(weights, folder, tmp_path, kin
     cache_latents(photo_config(weights, data=images), tmp_path / "latents")
     source, mesh = LatentSource(tmp_path / "latents"), make_mesh(MeshConfig())
     assert (len(source), source.class_names) == (16, CLASSES)
-    # TFDS keeps its records in an order of its own.
+    # TFDS stores records in its own order.
     assert {source.id(index).partition("/")[0] for index in np.flatnonzero(source.labels() == 1)} == {"flower"}
     write_neighbour_groups(source, tmp_path / "groups", 2, "error", None, mesh)
 

@@ -51,7 +51,7 @@ def test_bilinear_positions_keep_a_linear_ramp():
     rows, columns = np.meshgrid(np.arange(4.0), np.arange(4.0), indexing="ij")
     source = np.stack([rows.flatten(), columns.flatten()], axis=1).astype(np.float32)
     resized = np.asarray(resize_positions(source, (64, 2))).reshape(8, 8, 2)
-    # Half-pixel centres: position i of 8 lies at (i + 0.5) / 2 - 0.5 of 4; the border is held.
+    # Half-pixel centres: position i of 8 lies at (i + 0.5) / 2 - 0.5 of 4; beyond the border the value stays.
     expected = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
     np.testing.assert_allclose(resized[:, 3, 0], expected, atol=1e-6)
     np.testing.assert_allclose(resized[3, :, 1], expected, atol=1e-6)

@@ -41,7 +41,7 @@ def final_state(workdir, config):
 def test_stopping_and_resuming_is_exact(tiny, tmp_path):
     config = tiny(optimizer={"warmup_steps": 2, "schedule": "cosine"})
     train(config, tmp_path / "straight")
-    # Another order of events: two steps, then the rest, saving after every step.
+    # Saves after every step, loses the last two steps, and trains them again.
     first = dataclasses.replace(config, train=dataclasses.replace(config.train, checkpoint_every=1, keep_last=9))
     train(first, tmp_path / "resumed")
     for step in (3, 4):

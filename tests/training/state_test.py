@@ -55,7 +55,7 @@ def test_averages_start_as_copies_of_given_parameters(config):
     assert int(state.step) == 0
 
 
-# On (data=2, fsdp=2, tensor=2). What stands for a block stands for those of both networks.
+# On (data=2, fsdp=2, tensor=2). An entry of a block is for the blocks of both networks.
 TABLE = {
     "attention/qkv/kernel": (None, "fsdp", None, "tensor", None),
     "attention/qkv/bias": (None, None, "tensor", None),

@@ -25,7 +25,7 @@ from transdiff_jax.training.step import jit_train_step, make_train_step
 
 # Four heads, which tensor parallelism can split over four devices.
 ONE_STEP, MRAR = (tiny_config(mrar, model={"heads": 4}) for mrar in (False, True))
-# One program for the tests of all that is off in those: every new program takes seconds to compile.
+# One configuration turns on everything that is off in those, because each new program takes seconds to compile.
 EVENTFUL = tiny_config(
     model={"heads": 4},
     train={"ema_rates": (0.9, 0.5)},
@@ -51,7 +51,7 @@ def make_batch(config, seed=0):
 
 @functools.cache
 def start(config, mesh):
-    """The state before the first step on the host, for it is donated; where it belongs; the step."""
+    """The state before the first step, on the host because a step donates it; its shardings; the step."""
     # Not the initial parameters: their last layer is zero, which hides the rest of the network from the loss.
     state = create_state(config, mesh, jax.device_get(random_params(config.model)))
     return jax.device_get(state), jax.tree.map(lambda leaf: leaf.sharding, state), make_train_step(config, mesh)
@@ -61,7 +61,7 @@ def run(config, batches, mesh=(1, 1, 1)):
     """State and metrics after the batches, on the first devices."""
     mesh = make_mesh(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
     (state, shardings, step), history = start(config, mesh), []
-    # Placed, since a step that is called with host arrays first is compiled again for its own result.
+    # Placed first, because a step that is called with host arrays compiles again for its own result.
     state = jax.device_put(state, shardings)
     for batch in batches:
         state, metrics = step(state, to_global(batch, mesh))
@@ -75,7 +75,7 @@ def assert_trees_close(ours, theirs, **tolerances):
 
 @functools.cache
 def photo_run(mrar, **train):
-    """A configuration with KL-16, and the same batch as images and as moments in float32."""
+    """A configuration with KL-16, and one batch as images and as float32 moments."""
     folder = save_tiny_weights(Path(tempfile.mkdtemp()) / "kl16")
     config = photo_config(folder, mrar, train={"batch_size": 8, **train})
     source, images = Photographs(8 * config.model.num_images), config.model.num_images
@@ -99,7 +99,7 @@ def test_a_step_on_moments_is_the_step_on_images(mrar, mesh):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float16, 1e-4), (jnp.bfloat16, 2e-3)], ids=str)
 def test_what_short_moments_cost(dtype, tolerance):
     config, _, moments = photo_run(False)
-    # Rounded, and float32 again: drawing from short moments is drawing from these (tokenizer/kl16_test.py).
+    # Rounded and back in float32: tokenizer/kl16_test.py shows that short moments give the same draws.
     short = np.asarray(moments["moments"].astype(dtype), np.float32)
     _, [expected] = run(config, [moments])
     _, [metrics] = run(config, [moments | {"moments": short}])
@@ -116,7 +116,7 @@ def test_accumulated_moments_equal_the_full_batch():
 
 
 def test_each_step_draws_another_posterior_sample():
-    """With a decoder that gives zero, the loss tells only of the latents and the noise, which are drawn alike."""
+    """The losses differ from those of moments without spread, and differently in each step."""
     config, _, moments = photo_run(False)
     certain = moments["moments"].copy()
     certain[..., 4:] = -30  # the posterior is its mean
@@ -133,12 +133,13 @@ def test_accumulated_equals_full_batch(config):
     split, [split_metrics] = run(accumulated, [make_batch(config)], mesh=(2, 1, 1))
     for name in ("loss", "gradient_norm", "semantic_similarity"):
         np.testing.assert_allclose(split_metrics[name], full_metrics[name], rtol=1e-5, err_msg=name)
-    # Adam divides by the gradient's size: what is almost zero may move by either sign of the learning rate.
+    # Compares the optimizer state: Adam divides by the gradient's size, so where it is almost zero, rounding decides the
+    # sign of the update.
     assert_trees_close(split.opt_state, full.opt_state, rtol=1e-3, atol=1e-6)
 
 
 def clipped_gradients(state):
-    """By parameter, after one step: Adam's first moment began at zero, and is 1 - beta1 of them in float32."""
+    """By parameter, after one step and up to the factor 1 - beta1: Adam's first moment starts at zero."""
     return flatten_dict(optax.tree.get(state.opt_state, "mu"), sep="/")
 
 
@@ -149,7 +150,7 @@ def test_sharded_equals_single(config, mesh):
     for name in ("loss", "gradient_norm"):
         np.testing.assert_allclose(sharded_history[0][name], single_history[0][name], rtol=1e-5, err_msg=name)
     ours, theirs = clipped_gradients(sharded), clipped_gradients(single)
-    # What the bias of cross-attention's keys adds to the logits of a query is the same for all keys: rounding alone.
+    # The bias of the keys adds the same to all logits of a query, so its gradient is only rounding.
     assert max(np.abs(made.pop("decoder/keys_values/key/bias")).max() for made in (ours, theirs)) < 1e-8
     for name, expected in theirs.items():
         assert np.abs(ours[name] - expected).max() < 1e-5 * np.abs(expected).max(), name
@@ -157,8 +158,8 @@ def test_sharded_equals_single(config, mesh):
 
 
 def crossing(mesh):
-    """What moves between devices in a step."""
-    # 24 rows, 48 noisy latents, 23 and 16 tokens: numbers that no parameter has.
+    """The arrays that move between devices in a step."""
+    # 24 rows, 48 noisy latents, 23 and 16 tokens: no parameter has these sizes.
     sizes = {"width": 64, "heads": 4, "encoder_blocks": 3, "decoder_blocks": 5, "class_tokens": 7}
     config = tiny_config(model=sizes | {"dropout": 0.1, "remat": "full"}, train={"batch_size": 24})
     mesh = make_mesh(MeshConfig(*mesh))
@@ -169,9 +170,9 @@ def crossing(mesh):
 def test_fsdp_moves_weights_and_not_activations():
     arrays = crossing((1, 8, 1))
     assert ("all-gather", (64, 256)) in arrays, "an MLP's weights"
-    # Whole batches: labels alone (classes are looked up where their part of the table is).
+    # Of whole batches, only labels move, because each device looks up classes in its part of the table.
     assert [entry for entry in arrays if {24, 48} & set(entry[1]) and math.prod(entry[1]) > 24] == []
-    # A device's rows: nothing that has tokens.
+    # Of a device's own rows, nothing with tokens moves.
     assert [entry for entry in arrays if entry[1][:1] in ((3,), (6,)) and 23 in entry[1]] == []
 
 
@@ -192,7 +193,7 @@ def test_noise_differs_from_step_to_step():
     batch = make_batch(EVENTFUL)
     start, _ = run(EVENTFUL, [])
     after_one, _ = run(EVENTFUL, [batch])
-    jax.tree.map(np.testing.assert_array_equal, start.params, after_one.params)  # a warm-up begins with rate 0
+    jax.tree.map(np.testing.assert_array_equal, start.params, after_one.params)  # a warm-up starts at rate 0
     _, history = run(EVENTFUL, [batch] * 2)
     assert abs(history[0]["loss"] - history[1]["loss"]) > 1e-3
 
@@ -213,7 +214,7 @@ def test_a_non_finite_batch_changes_nothing_but_the_counters(poison):
 
 def test_every_average_follows_the_updated_parameters():
     start, _ = run(EVENTFUL, [])
-    # The first update of a warm-up has rate 0: the second is the first that moves.
+    # The first update of a warm-up has rate 0, so the second is the first that moves parameters.
     end, _ = run(EVENTFUL, [make_batch(EVENTFUL)] * 2)
     for rate, average in zip((0.9, 0.5), end.ema, strict=True):
         expected = jax.tree.map(lambda old, new, r=rate: r * old + (1 - r) * new, start.params, end.params)

@@ -10,12 +10,13 @@ from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.sampling.sampler import Samples
+from transdiff_jax.sampling.sampler import Sampler, Samples
 from transdiff_jax.storage.checksums import sha256
+from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.training import training_scores
 from transdiff_jax.training.loop import train
 
-# That training's scores are those of cli.evaluate, and change no training, is in cli/evaluate_test.py.
+# cli/evaluate_test.py shows that these are the scores of `transdiff evaluate`, and that they do not change training.
 
 
 def test_missing_files_stop_a_run_before_it_trains(tmp_path):
@@ -49,18 +50,19 @@ def test_the_sampling_batch_must_split(tmp_path):
 
 
 def made_scores(tmp_path, finite=True, stopped=lambda: False):
-    """Scores of a sampler that makes noise; of an eighth of the samples it is not finite, if asked for."""
+    """Scores of a sampler that makes noise; without `finite`, an eighth of its samples are not finite."""
     draw = np.random.default_rng(0)
     np.savez(tmp_path / "real.npz", arr_0=draw.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8))
     settings = {"every": 2, "num_samples": 20, "reference": str(tmp_path / "real.npz"), "inception": "small"}
 
-    def sample(params, labels, seed, indices):
+    def sample(weights, labels, seed, indices):
         images = draw.integers(0, 256, (8, 1, 8, 8, 1)).astype(np.uint8)
         return Samples(images, np.arange(8) != (8 if finite else 3))
 
+    config, mesh = tiny_config(eval=settings), make_mesh(MeshConfig())
     with pytest.MonkeyPatch.context() as patch, installed(patch, projection(8)):
-        made = training_scores.TrainingScores(tiny_config(eval=settings), make_mesh(MeshConfig()), tmp_path / "run")
-        return made(2, {}, sample, stopped)
+        made = training_scores.TrainingScores(config, mesh, tmp_path / "run")
+        return made(2, {}, Sampler(sample, make_tokenizer(config), mesh), stopped)
 
 
 def test_names(tmp_path):

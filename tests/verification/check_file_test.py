@@ -57,7 +57,7 @@ def test_no_checks_are_not_ok(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"torch_params": json.dumps({"seed": 1, "params": {"a": [1]}})}, "of a network that there are no checks for"),
+        ({"torch_params": json.dumps({"seed": 1, "params": {"a": [1]}})}, "there are no checks for its network"),
         ({"config": json.dumps({"ch": 64})}, "its config says ch=64, its tensors say 32"),
     ],
 )

@@ -9,7 +9,7 @@ from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.training_checks import check_training, run_steps, trained_tensors
 from transdiff_jax.verification.transdiff_checks import subject
 
-# Of what three steps changed, relative to the change itself: a few elements with hardly any gradient move at random.
+# Error of the change of three steps, relative to the change: a few elements with hardly any gradient move at random.
 UPDATE = 1e-3
 
 
@@ -20,7 +20,7 @@ def test_three_steps(name):
     checks = check_training(file, model)
     assert [check.name for check in checks] == ["train/loss", "train/grad_norm", "train/param", "train/ema"]
     assert not [check for check in checks if not check.ok]
-    jax.tree.map(np.asarray, model.params)  # raises if a step gave their memory away
+    jax.tree.map(np.asarray, model.params)  # raises if a step donated their memory
 
 
 def error_of_the_update(name):

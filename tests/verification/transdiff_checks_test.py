@@ -64,7 +64,7 @@ def test_bfloat16_velocity_stays_close_to_float32():
 
     @jax.jit
     def velocity(params):
-        x_t, timesteps = file["input/x_t"][:, None], file["input/timesteps"][:, None]
+        x_t, timesteps = (jnp.asarray(file[f"input/{name}"])[:, None] for name in ("x_t", "timesteps"))
         return half.apply({"params": params}, model.labels, null, model.latents[:, :-1], x_t, timesteps)[:, 0]
 
     error = relative_error(velocity(model.params), file["output/velocity"])

@@ -1,4 +1,4 @@
-"""Speed, FLOPs and memory: measured here, or compiled ahead for other machines."""
+"""Speed, FLOPs and memory: measured on this machine, or compiled ahead of time for another."""
 
 from etils import epy
 

@@ -1,13 +1,12 @@
-"""What a TPU slice would make of a configuration: its program compiled ahead of time, on any host, with no TPU.
+"""Compiles a configuration for a TPU slice ahead of time, on any host, without a TPU.
 
-The program is the one that training, or sampling of latents, runs there; parameters and batch exist as shapes only.
-KL-16 is not part of it: a training batch holds cached moments.
+The program is the one that trains, or samples latents, on that slice. Parameters and batch exist as shapes only. KL-16
+is not part of it: a training batch holds cached moments.
 """
 
 import importlib.util
 import os
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
+from jax.stages import Compiled, Wrapped
 
 from transdiff_jax.benchmark.chips import CHIPS, Chip
 from transdiff_jax.benchmark.flops import evaluations
@@ -33,18 +33,18 @@ from transdiff_jax.training.step import jit_train_step
 
 Mode = Literal["train", "sample"]
 
-# libtpu asks these, and otherwise a cloud machine's metadata server, for the slice that it runs on: here, none.
+# libtpu reads the slice that it runs on from these, or else from a cloud machine's metadata server. Here there is none.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-FULL_REMAT = 4 / 3  # forward, forward again, and a backward pass of twice its cost
+FULL_REMAT = 4 / 3  # two forward passes instead of one, beside a backward pass that costs two
 
 
 def prepare() -> None:
-    """Sets what libtpu reads when it is loaded, and keeps JAX itself on the CPU; call before a device is touched.
+    """Sets what libtpu reads when it is loaded, and keeps JAX itself on the CPU. Call it before touching a device.
 
     Raises:
         UserError: libtpu is not installed.
@@ -60,14 +60,14 @@ def topology_devices(topology: str, num_slices: int) -> list[jax.Device]:
     """Devices to compile for.
 
     Args:
-        topology: a chip of `CHIPS` and the shape of a slice, as in "v5e:4x4".
-        num_slices: slices of that shape, joined by the data center network.
+        topology: a chip of `CHIPS` and the shape of a slice, such as "v5e:4x4".
+        num_slices: how many slices of that shape the data center network joins.
 
     Raises:
-        UserError: there is no such chip or shape.
+        UserError: the chip or the shape does not exist.
     """
     if topology.partition(":")[0] not in CHIPS:
-        raise UserError(f"--topology={topology} must be one of {', '.join(CHIPS)} and a shape, as in v5e:4x4")
+        raise UserError(f"--topology={topology} must be one of {', '.join(CHIPS)} and a shape, such as v5e:4x4")
     slices = {"num_slices": num_slices} if num_slices > 1 else {}
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **slices).devices)
@@ -76,17 +76,17 @@ def topology_devices(topology: str, num_slices: int) -> list[jax.Device]:
 
 
 def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode) -> dict[str, Any]:
-    """One record of compiling a training step, or the sampling of one batch.
+    """Compiles a training step, or the sampling of one batch.
 
     Args:
-        config: model, mesh, and the settings of the mode; batch sizes are those of all chips together.
+        config: model, mesh, and the settings of the mode. Batch sizes are those of all chips together.
         devices: from `topology_devices`.
-        chip: what they are, an entry of `CHIPS`.
+        chip: their kind, an entry of `CHIPS`.
         mode: which program.
 
     Returns:
-        Sizes in bytes of one chip; `fits` is false where the compiler refused, and `refused` says why. The expected
-        time is the largest of its terms: what a chip that does all at once, at its peak, would take.
+        A record. Sizes are bytes of one chip. `fits` is false if the compiler refused, and `refused` says why. The
+        expected time is the largest of its terms: the time of a chip that does everything at once, at its peak.
 
     Raises:
         UserError: batch, model and mesh do not fit each other.
@@ -112,11 +112,12 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     return record | _plan(config, mesh, chip, mode, program, flops)
 
 
-def _plan(
-    config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: jax.stages.Compiled, flops: float
-) -> dict[str, Any]:
-    """What the compiled program says of memory, exchanges and time."""
-    memory, found = _memory(program), collectives(program.as_text())
+def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: Compiled, flops: float) -> dict[str, Any]:
+    """Memory, exchanges and expected time of the compiled program."""
+    memory, text = _memory(program), program.as_text()
+    if text is None:
+        raise RuntimeError("the compiled program has no text, from which its collectives could be read")
+    found = collectives(text)
     computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
     slices = num_slices(list(mesh.devices.flat), config.mesh.dcn_data)
     size = config.train.batch_size * config.model.num_images if mode == "train" else config.sampling.batch_size
@@ -137,14 +138,14 @@ def _plan(
     }
 
 
-def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
+def _train(config: Config, mesh: Mesh) -> tuple[Wrapped, tuple[Any, ...], float]:
     check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
     arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config.tokenizer)
     rows = config.train.batch_size
     return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
 
 
-def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, float]:
+def _sample(config: Config, mesh: Mesh) -> tuple[Wrapped, tuple[Any, ...], float]:
     size = config.sampling.batch_size
     check_batch(size, mesh, "batch_size")
     rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=batch_sharding(mesh))
@@ -153,8 +154,10 @@ def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., Any], tuple, floa
     return jit_sampler(config, mesh, naive=False), arguments, batch_flops(config, mesh)
 
 
-def _memory(program: jax.stages.Compiled) -> dict[str, int]:
+def _memory(program: Compiled) -> dict[str, int]:
     plan = program.memory_analysis()
+    if plan is None:
+        raise RuntimeError("the compiler does not say how much memory its program needs")
     sizes = {
         "arguments": plan.argument_size_in_bytes,
         "outputs": plan.output_size_in_bytes,
@@ -166,7 +169,7 @@ def _memory(program: jax.stages.Compiled) -> dict[str, int]:
 
 
 def _hbm_bytes(config: Config, mesh: Mesh, mode: Mode, memory: dict[str, int]) -> float:
-    """Traffic of a chip's memory at least: each buffer once each way; sampling reads the weights at every step."""
+    """The least traffic of a chip's memory: each buffer once each way. Sampling reads the weights at every step."""
     once = memory["arguments"] + memory["outputs"] + 2 * memory["temporaries"]
     if mode == "train":
         return once
@@ -177,9 +180,9 @@ def _hbm_bytes(config: Config, mesh: Mesh, mode: Mode, memory: dict[str, int]) -
 
 
 def summary(found: list[Collective]) -> dict[str, dict[str, int | bool]]:
-    """Collectives by kind: how many instructions, how often they run, bytes of their results in all runs.
+    """Collectives by kind: the number of instructions and of their runs, and the bytes of their results over all runs.
 
-    Where a loop's length is not in the text, its body counts once and `complete` is false.
+    If the text does not hold the length of a loop, its body counts once and `complete` is false.
     """
     kinds: dict[str, dict[str, int | bool]] = {}
     for collective in found:

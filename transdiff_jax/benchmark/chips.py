@@ -1,7 +1,7 @@
-"""What the public specification of each TPU chip says, for expected times; nothing here is measured.
+"""Published figures of TPU chips, for expected times. Nothing here is measured.
 
 Source: docs.cloud.google.com/tpu/docs/v5e, v5p and v6e ("System architecture"). Interconnect figures are one direction
-of all links of a chip together (half of the "bidirectional" figure); data center network: a pod's figure for each chip.
+over all links of a chip (half of the "bidirectional" figure). The data center network is a pod's figure for each chip.
 """
 
 from typing import NamedTuple

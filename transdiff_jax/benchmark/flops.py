@@ -1,7 +1,7 @@
 """Floating-point operations of one sample and of one training row, counted by hand: two for each multiply-add.
 
-Matrix products and attention only; norms, activations and softmax add about 1 %. XLA's own count is no substitute: it
-counts the body of a loop once. What a mask hides counts, since it is computed.
+Only matrix products and attention count; norms, activations and softmax add about 1 %. XLA's own count is no
+substitute, because it counts the body of a loop once. What a mask hides counts, because it is computed.
 """
 
 import dataclasses
@@ -14,61 +14,61 @@ from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import solver_grid
 from transdiff_jax.nn.layers import TIME_FEATURES
 
-PUBLISHED_CLASSES_PER_SAMPLE = 1 / 50  # published sets hold 50 images of a class
+PUBLISHED_CLASSES_PER_SAMPLE = 1 / 50  # published sets hold 50 images of each class
 
 
 @dataclasses.dataclass(frozen=True)
 class Sharing:
-    """Which work of a sample is done once, or not at all; each field is one saving of the sampler."""
+    """Which work of a sample is done once, or not at all. Each field is one saving of the sampler."""
 
-    keys_values: bool = True  # cross-attention keys, values and condition projection: once an image, not once a step
-    times: bool = True  # time embeddings: for all rows of all samples, not for each row
-    first_attention: bool = True  # block 0 up to its cross-attention: once a guided pair
-    classes: bool = True  # start of the sequence: once a class and, for the null class, once a batch
-    cache: bool = True  # MRAR: each group of the sequence once, not at every later image again
-    unguided: bool = True  # no unconditional half at times where the guidance weight is 1
+    keys_values: bool = True  # cross-attention keys, values and condition projection: once per image, not per step
+    times: bool = True  # time embeddings: once for all rows of all samples, not once per row
+    first_attention: bool = True  # block 0 up to its cross-attention: once per guided pair
+    classes: bool = True  # start of the sequence: once per class and, for the null class, once per batch
+    cache: bool = True  # MRAR: each group of the sequence once, not again at every later image
+    unguided: bool = True  # no unconditional half at times when the guidance weight is 1
 
 
 NAIVE = Sharing(**{field.name: False for field in dataclasses.fields(Sharing)})
 
 
 def encoder_block_flops(model: ModelConfig, tokens: int, attended: int) -> int:
-    """One encoder block for `tokens` tokens that attend to `attended`."""
+    """FLOPs of one encoder block, for `tokens` tokens that attend to `attended` tokens."""
     return tokens * (24 * model.width**2 + 4 * attended * model.width)
 
 
 def self_attention_flops(model: ModelConfig) -> int:
-    """Self-attention of one decoder block, one row."""
+    """FLOPs of the self-attention of one decoder block, for one row."""
     tokens = model.latent_tokens
     return tokens * (8 * model.width**2 + 4 * tokens * model.width)
 
 
 def after_attention_flops(model: ModelConfig, semantic_tokens: int) -> int:
-    """Cross-attention (its keys and values given) and MLP of one decoder block, one row."""
+    """FLOPs of cross-attention (its keys and values given) and MLP of one decoder block, for one row."""
     return model.latent_tokens * (20 * model.width**2 + 4 * semantic_tokens * model.width)
 
 
 def condition_flops(model: ModelConfig, semantic_tokens: int) -> int:
-    """Condition projection, and keys and values of all decoder blocks."""
+    """FLOPs of the condition projection, and of the keys and values of all decoder blocks."""
     return semantic_tokens * (2 + 4 * model.decoder_blocks) * model.width**2
 
 
 def time_flops(model: ModelConfig) -> int:
-    """Embedding and shared modulation of one time."""
+    """FLOPs of the embedding and the shared modulation of one time."""
     return 2 * (TIME_FEATURES + 7 * model.width) * model.width
 
 
 def encoder_flops(model: ModelConfig, groups: int, cached: int = 0) -> int:
-    """The semantic encoder over class tokens and `groups` groups, of which the first `cached` are known."""
+    """FLOPs of the semantic encoder over class tokens and `groups` groups, the first `cached` of which are cached."""
     tokens = model.class_tokens + groups * model.tokens_per_image
     new = tokens - (model.class_tokens + cached * model.tokens_per_image if cached else 0)
     patch = model.latent_channels * model.reference_patch**2
-    references = 2 * (groups - max(cached, 1)) * model.tokens_per_image * patch * model.width
-    return references + model.encoder_blocks * encoder_block_flops(model, new, tokens)
+    earlier_images = 2 * (groups - max(cached, 1)) * model.tokens_per_image * patch * model.width
+    return earlier_images + model.encoder_blocks * encoder_block_flops(model, new, tokens)
 
 
 def velocity_flops(model: ModelConfig, semantic_tokens: int) -> int:
-    """One decoder pass of one row; keys, values and time embedding not included."""
+    """FLOPs of one decoder pass of one row, without keys, values and time embedding."""
     block = self_attention_flops(model) + after_attention_flops(model, semantic_tokens)
     ends = 4 * model.latent_tokens * model.latent_channels * model.width
     return ends + model.decoder_blocks * block
@@ -80,13 +80,13 @@ def sample_flops(
     sharing: Sharing = Sharing(),
     classes_per_sample: float = PUBLISHED_CLASSES_PER_SAMPLE,
 ) -> float:
-    """One sample: all images of its sequence, without decoding them to pixels.
+    """FLOPs of one sample: all images of its sequence, without decoding them to pixels.
 
     Args:
         model: sizes.
         sampling: steps and guidance.
         sharing: what is computed once.
-        classes_per_sample: starts of sequences that are encoded for each sample where classes are shared.
+        classes_per_sample: starts of sequences that are encoded per sample, if classes are shared.
     """
     passes = [evaluations(settings) for settings in sampling.of_images(model.num_images)]
     halves = 2 if any(guided for guided, _ in passes) else 1
@@ -103,10 +103,10 @@ def sample_flops(
 
 
 def evaluations(sampling: SamplingConfig) -> tuple[int, int]:
-    """How often one image's solver asks for a guided velocity, and for one that is not.
+    """How often one image's solver computes a guided velocity, and an unguided one.
 
     Args:
-        sampling: of one image (`SamplingConfig.of_images`).
+        sampling: settings of one image (`SamplingConfig.of_images`).
     """
     weights = guidance_weights(sampling, SOLVERS[sampling.solver].times(solver_grid(sampling)))
     guided = int(np.sum(is_guided(weights)))
@@ -116,7 +116,7 @@ def evaluations(sampling: SamplingConfig) -> tuple[int, int]:
 def sample_flops_by_saving(
     model: ModelConfig, sampling: SamplingConfig, classes_per_sample: float = PUBLISHED_CLASSES_PER_SAMPLE
 ) -> dict[str, float]:
-    """FLOPs of one sample with no saving, then with one after the other added."""
+    """FLOPs of one sample without savings, then with the savings added one by one."""
     sharing, counts = NAIVE, {"naive": sample_flops(model, sampling, NAIVE)}
     for field in dataclasses.fields(Sharing):
         sharing = dataclasses.replace(sharing, **{field.name: True})
@@ -125,12 +125,12 @@ def sample_flops_by_saving(
 
 
 def training_flops(model: ModelConfig, pairs_per_latent: int, train_encoder: bool = True) -> int:
-    """One row (all images of a sequence) of a training step: the backward pass costs twice the forward pass.
+    """FLOPs of one row (all images of a sequence) of a training step. A backward pass costs twice its forward pass.
 
     Args:
         model: sizes.
         pairs_per_latent: (time, noise) pairs of each latent.
-        train_encoder: False where the semantic encoder has no backward pass.
+        train_encoder: False if the semantic encoder has no backward pass.
     """
     inputs = model.num_images * pairs_per_latent
     decoder = inputs * (velocity_flops(model, model.semantic_tokens) + time_flops(model))
@@ -139,7 +139,7 @@ def training_flops(model: ModelConfig, pairs_per_latent: int, train_encoder: boo
 
 
 def _step_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> int:
-    """One solver step of one sample's image, of one row or a guided pair."""
+    """FLOPs of one solver step of one sample's image, for one row or a guided pair."""
     semantic_tokens = (image + 1) * model.tokens_per_image
     total = rows * velocity_flops(model, semantic_tokens)
     if not sharing.keys_values:
@@ -153,7 +153,7 @@ def _step_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> 
 
 
 def _encoding_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing, classes_per_sample: float) -> float:
-    """The semantic encoder's share in one image."""
+    """FLOPs of the semantic encoder for one image."""
     if image and sharing.cache:
         return rows * encoder_flops(model, image + 1, cached=image)
     if image:
@@ -162,8 +162,8 @@ def _encoding_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing,
 
 
 def _once_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> int:
-    """Keys and values that are made once for one image."""
+    """FLOPs of the keys and values that are made once for one image."""
     if image == 0 and sharing.classes:
-        rows = 1  # the null class's serve the whole batch
+        rows = 1  # those of the null class serve the whole batch
     new = 1 if sharing.cache else image + 1
     return rows * condition_flops(model, new * model.tokens_per_image)

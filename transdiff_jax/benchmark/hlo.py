@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices, read from its HLO text."""
+"""Reads what a compiled program moves between devices from its HLO text."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
-# What TPUs exchange between slices is no collective: each hands its part to the host, whose runtime sends it.
+# TPUs exchange data between slices without collectives: each hands its part to the host, whose runtime sends it.
 SEND, _SENDER = "send", "xla_megascale_runtime"
 _BITS = {"pred": 8, "c64": 64, "c128": 128}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
@@ -20,17 +20,17 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One collective instruction, or send to another slice, of a program, as each device runs it."""
+    """A collective instruction, or a send to another slice, as each device runs it."""
 
     kind: str
     bytes: int  # of its result on one device
-    times: int  # how often it runs: trip counts of the loops around it multiplied
-    counted: bool  # whether all of those trip counts are known; a loop of unknown length counts once
-    groups: np.ndarray | None  # partitions that exchange, a row for each group; None where the text does not say
+    times: int  # how often it runs: the product of the trip counts of the loops around it
+    counted: bool  # whether all these trip counts are known; a loop of unknown length counts once
+    groups: np.ndarray | None  # partitions that exchange, one row per group; None if the text does not say
 
     @property
     def sent_bytes(self) -> float:
-        """What a device sends in one run, as a ring does it."""
+        """Bytes that a device sends in one run over a ring."""
         n = math.inf if self.groups is None else self.groups.shape[1]
         if self.kind == "reduce-scatter":
             return self.bytes * (1 if self.groups is None else n - 1)
@@ -39,7 +39,7 @@ class Collective(NamedTuple):
         return self.bytes * (1 - 1 / n) * (2 if self.kind == "all-reduce" else 1)
 
     def crosses(self, devices: int, slices: int) -> bool:
-        """Whether devices of several slices exchange; slices are equal runs of a mesh's devices."""
+        """Whether devices of different slices exchange. Slices are equal runs of a mesh's devices."""
         if self.groups is None:
             return slices > 1
         slice_of = self.groups // (devices // slices)
@@ -51,17 +51,17 @@ class _Instruction(NamedTuple):
     opcode: str
     rest: str
     called: tuple[str, ...]
-    trips: int | None  # of a loop, where its own text says so
+    trips: int | None  # of a loop, if its own text says so
 
 
 class _Module(NamedTuple):
     entry: str
-    computations: dict[str, list[_Instruction]]  # those that are collectives, or call other computations
-    limits: dict[str, int]  # of the conditions of counting loops
+    computations: dict[str, list[_Instruction]]  # of instructions that move data or call computations
+    limits: dict[str, int]  # trip counts of loops, by the computation of their condition
 
 
 def collectives(text: str) -> list[Collective]:
-    """All collectives of the text of a compiled module."""
+    """All collectives in the text of a compiled module."""
     module = _parse(text)
     return list(_walk(module, module.entry, 1, True))
 
@@ -70,7 +70,8 @@ def shape_bytes(shape: str) -> list[int]:
     """Bytes of each array of an HLO shape, a tuple of arrays included."""
     sizes = []
     for name, dims in _ARRAY.findall(shape):
-        bits = _BITS.get(name) or int(re.search(r"\d+", name).group() if re.search(r"\d+", name) else 0)
+        digits = re.search(r"\d+", name)
+        bits = _BITS.get(name) or (int(digits[0]) if digits else 0)
         count = 1
         for dim in filter(None, dims.split(",")):
             count *= int(dim)
@@ -90,7 +91,7 @@ def _parse(text: str) -> _Module:
             module = module._replace(entry=name) if header[1] else module
             continue
         constants += map(int, _CONSTANT.findall(line))
-        # A scan counts from 0 in ones: the condition compares with its length.
+        # A scan counts from 0 in steps of 1, and its condition compares the count with its length.
         if "ROOT" in line and " compare(" in line and "direction=LT" in line and len(constants) == 1:
             module.limits[name] = constants[0]
         match = _INSTRUCTION.match(line)
@@ -128,7 +129,7 @@ def _trips(module: _Module, loop: _Instruction) -> int | None:
 
 def _result_bytes(kind: str, instruction: _Instruction) -> int:
     sizes = shape_bytes(instruction.shape)
-    if kind == SEND:  # (what is sent, small context)
+    if kind == SEND:  # (data, small context)
         return max(sizes)
     if not instruction.opcode.endswith("-start") or kind == "all-reduce":
         return sum(sizes)
@@ -138,7 +139,7 @@ def _result_bytes(kind: str, instruction: _Instruction) -> int:
 
 
 def _groups(rest: str) -> np.ndarray | None:
-    """Of "{{0,1},{2,3}}"; of "[2,2]<=[2,2]T(1,0)", axes permuted and read in rows; of "mesh['a'=2,'b'=2] {'b'}"."""
+    """Reads "{{0,1},{2,3}}"; "[2,2]<=[2,2]T(1,0)", permuted axes read in rows; and "mesh['a'=2,'b'=2] {'b'}"."""
     mesh = re.search(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}", rest)
     if mesh:
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}

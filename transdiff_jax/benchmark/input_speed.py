@@ -1,6 +1,6 @@
-"""How fast training rows come, beside how fast the training step takes them.
+"""Measures how fast training rows arrive, beside how fast the training step takes them.
 
-Rows run through the training input as it is configured, from images or from cached latents, without a model.
+Rows pass through the training input as it is configured, from images or from cached latents, without a model.
 """
 
 import contextlib
@@ -23,22 +23,26 @@ from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.training.state import create_state
 from transdiff_jax.training.step import make_train_step
 
-WARM_UP_BATCHES = 2  # files are opened and threads started
+WARM_UP_BATCHES = 2  # in these, files are opened and threads started
 
 
 def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_train: bool) -> dict[str, Any]:
-    """One record of reading batches of `config.train.batch_size` rows.
+    """Measures the reading of batches of `config.train.batch_size` rows.
 
     Args:
         config: data, and with `compare_train` model and training settings.
         mesh: the devices.
-        repetitions: timed batches; rows that were read ahead before them count as read in them.
-        compare_train: also time so many training steps, with random weights and one batch that is read before.
+        repetitions: timed batches. Rows that were read ahead before them count as read in them.
+        compare_train: also time as many training steps, with random weights, on one batch that was read before.
 
     Returns:
-        `records_per_second` of this process's input (a row of MRAR holds several records) and `seconds_per_batch`;
-        what is not measured is None. With `compare_train`, `images_per_second` and `seconds_per_step` of training,
-        and `input_share`: what the step needs of what the input gives, above 1 if it has to wait.
+        A record with `records_per_second` of this process's input (a row of MRAR holds several records) and
+        `seconds_per_batch`; what was not measured is None. With `compare_train` also `images_per_second` and
+        `seconds_per_step` of training, and `input_share`: the step's need over the input's supply. Above 1 the step
+        has to wait.
+
+    Raises:
+        UserError: with `compare_train`, the batch does not divide over the mesh.
     """
     record = settings("data", config.model, mesh, config.train.batch_size) | _settings(config)
     record |= _measure_input(config, repetitions)
@@ -61,10 +65,11 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _read(config: Config, batches: int) -> tuple[dict[str, np.ndarray], float]:
-    """The last of some batches, and the seconds for all but the first ones."""
+    """The last batch, and the seconds of all batches after those of the warm-up."""
     with tempfile.TemporaryDirectory() as reports, contextlib.closing(TrainingData(config, Path(reports))) as data:
-        for _ in range(WARM_UP_BATCHES):
-            batch = next(data)
+        for _ in range(WARM_UP_BATCHES - 1):
+            next(data)
+        batch = next(data)
         started = time.monotonic()
         for _ in range(batches):
             batch = next(data)

@@ -1,4 +1,4 @@
-"""What the measurements share: the fields of every record, compiling, timing, the device's measured peak."""
+"""Shared by all measurements: the fields of every record, compiling, timing, and the measured peak of a device."""
 
 import dataclasses
 import time
@@ -17,10 +17,10 @@ from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
 from transdiff_jax.tokenizer.pixels import PixelTokenizer
 
-PEAK_SIZE = {"cpu": 2048}  # side of the matrices whose product shows the peak
+PEAK_SIZE = {"cpu": 2048}  # side of the square matrices whose product shows the peak
 ACCELERATOR_PEAK_SIZE = 8192
 PEAK_REPETITIONS = 10
-# Records name all of these; what was not measured is None.
+# Every record has all of these fields; what was not measured is None.
 MEASURED = (
     *("images_per_second", "seconds_per_step", "flops_per_image", "peak_flops", "mfu"),
     *("peak_memory_bytes", "compiled_memory_bytes", "compile_seconds"),
@@ -33,11 +33,11 @@ class Compiled:
 
     call: Callable[..., Any]
     compile_seconds: float
-    memory_bytes: int | None  # arguments, result and temporaries of one device, as the compiler plans them
+    memory_bytes: int | None  # the compiler's plan for one device: arguments, result and temporaries
 
 
 def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> dict[str, Any]:
-    """The fields with which every record starts; what is to be measured is None yet."""
+    """The fields that every record starts with. Those that are measured later are None."""
     return {
         "what": what,
         "device": mesh.devices.flat[0].device_kind,
@@ -49,7 +49,7 @@ def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> dict
     } | dict.fromkeys(MEASURED)
 
 
-def compile_program(jitted: Callable[..., Any], *arguments: Any) -> Compiled:
+def compile_program(jitted: jax.stages.Wrapped, *arguments: Any) -> Compiled:
     """Compiles a jitted function for arguments like these."""
     started = time.monotonic()
     program = jitted.lower(*arguments).compile()
@@ -57,14 +57,14 @@ def compile_program(jitted: Callable[..., Any], *arguments: Any) -> Compiled:
     plan = program.memory_analysis()
     planned = None
     if plan is not None:
-        # What is donated is an argument and a result at once.
+        # Donated memory is part of the arguments and of the results.
         kept = plan.output_size_in_bytes - plan.alias_size_in_bytes
         planned = plan.argument_size_in_bytes + kept + plan.temp_size_in_bytes
     return Compiled(program, seconds, planned)
 
 
 def measure_peak(dtype: str) -> float:
-    """FLOP per second of one device in a large matrix product of the compute dtype, the best of some."""
+    """FLOP/s of one device in a large matrix product of the compute dtype: the best of several."""
     size = PEAK_SIZE.get(jax.default_backend(), ACCELERATOR_PEAK_SIZE)
     matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
     product = jax.jit(jnp.matmul)
@@ -73,26 +73,26 @@ def measure_peak(dtype: str) -> float:
 
 
 def peak_memory(mesh: Mesh) -> int | None:
-    """The most bytes that a device has held since the process started; None where it does not tell."""
+    """The most bytes that a device has held since the process started; None if it does not report them."""
     return (mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """How long a call takes, its result included."""
+    """How many seconds a call takes until its result is ready."""
     started = time.monotonic()
     jax.block_until_ready(run())
     return time.monotonic() - started
 
 
 def weightless_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer for batches of `batch_shapes`: KL-16 without its network, which cached moments do not ask for."""
+    """A tokenizer for batches of `batch_shapes`: KL-16 comes without its network, which cached moments do not need."""
     if config.kind == "kl16":
         return Kl16Tokenizer({})
     return PixelTokenizer(config.patch)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """A global training batch without its data: images of the pixel tokenizer, cached moments of KL-16."""
+    """The shapes of a global training batch: images for the pixel tokenizer, cached moments for KL-16."""
     rows, model, data = config.train.batch_size, config.model, config.data
     if config.tokenizer.kind == "kl16":
         name, shape = "moments", (model.latent_size, model.latent_size, 2 * model.latent_channels)

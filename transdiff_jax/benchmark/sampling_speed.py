@@ -1,17 +1,20 @@
-"""How fast sampling is: measured images per second, beside FLOPs counted by hand and a measured matmul peak.
+"""Measures sampling: images per second, beside FLOPs counted by hand and a measured matmul peak.
 
-Random weights, latents only: neither a trained run nor a tokenizer is needed, and neither would change the time.
+The weights are random, and only latents are sampled. Neither a trained run nor a tokenizer is needed, and neither would
+change the time.
 """
 
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
+from jax.stages import Wrapped
+from jaxtyping import Float, Int
 
 from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, sample_flops_by_saving
 from transdiff_jax.benchmark.measuring import Compiled, compile_program, measure_peak, peak_memory, seconds, settings
@@ -27,22 +30,26 @@ from transdiff_jax.sampling.naive import naive_latents
 from transdiff_jax.sampling.noise import SeededNoise
 from transdiff_jax.sampling.sampler import jit_over_rows
 
-Array = jax.Array
-
-IMAGES_PER_CLASS = 50  # labels are those of a published set, in its order
+IMAGES_PER_CLASS = 50  # labels are those of a published set, in order
 
 
 def benchmark_sample(
     config: Config, mesh: Mesh, *, repetitions: int, compare_naive: bool, flops_only: bool
 ) -> dict[str, Any]:
-    """One record of sampling batches of `config.sampling.batch_size`.
+    """Measures the sampling of batches of `config.sampling.batch_size`.
 
     Args:
         config: model and sampling settings.
         mesh: the devices.
-        repetitions: timed batches of each sampler, after one that is not; the median counts.
-        compare_naive: time the sampler that shares nothing too, in turns with the other.
+        repetitions: timed batches of each sampler, after one that is not timed; the median counts.
+        compare_naive: also time the sampler that shares no work, in turns with the other.
         flops_only: run nothing; measurements are None.
+
+    Returns:
+        A record.
+
+    Raises:
+        UserError: the batch, or the model, does not divide over the mesh.
     """
     check_batch(config.sampling.batch_size, mesh, "batch_size")
     record = settings("sample", config.model, mesh, config.sampling.batch_size) | {
@@ -56,13 +63,13 @@ def benchmark_sample(
     return record | measured
 
 
-def labels_of(config: Config) -> np.ndarray:
-    """Classes of the first batch of a published set: each IMAGES_PER_CLASS times, in order."""
+def labels_of(config: Config) -> Int[np.ndarray, " b"]:
+    """Classes of the first batch of a published set: each class IMAGES_PER_CLASS times, in order."""
     return (np.arange(config.sampling.batch_size) // IMAGES_PER_CLASS % config.model.num_classes).astype(np.int32)
 
 
 def _flops(config: Config, mesh: Mesh) -> dict[str, Any]:
-    """Analytic FLOPs of an image, which is a whole sequence in MRAR."""
+    """Analytic FLOPs of one image, which is a whole sequence in MRAR."""
     labels, model, sampling = labels_of(config), config.model, config.sampling
     guided = any(evaluations(image)[0] for image in sampling.of_images(model.num_images))
     classes = classes_encoded(labels, batch_shards(mesh), with_null=guided) / len(labels)
@@ -79,7 +86,7 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, 
     cached = _compile(config, mesh, params, naive=False)
     naive = _compile(config, mesh, params, naive=True) if compare_naive else None
     samplers = [cached.call] if naive is None else [cached.call, naive.call]
-    # In turns, so that what else the machine does falls on both.
+    # In turns, so that other load on the machine falls on both.
     rounds = [[seconds(run) for run in samplers] for _ in range(1 + repetitions)][1:]
     typical, *naive_seconds = (statistics.median(times) for times in zip(*rounds, strict=True))
     peak = measure_peak(config.model.dtype)
@@ -92,7 +99,7 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, 
         "compiled_memory_bytes": cached.memory_bytes,
         "compile_seconds": cached.compile_seconds,
     }
-    if naive is None:  # otherwise the device's peak may be the other sampler's
+    if naive is None:  # with both, the device's peak may be that of the naive sampler
         return measured | {"peak_memory_bytes": peak_memory(mesh)}
     return measured | {
         "naive_images_per_second": size / naive_seconds[0],
@@ -106,12 +113,14 @@ def batch_flops(config: Config, mesh: Mesh) -> float:
     return _flops(config, mesh)["flops_per_image"] * config.sampling.batch_size
 
 
-def jit_sampler(config: Config, mesh: Mesh, *, naive: bool) -> Callable[[Params, Array, Array, Array], Array]:
-    """The jitted sampler of latents: (parameters, labels [b], seed, sample indices [b]) -> [b, images, h, w, c]."""
+def jit_sampler(config: Config, mesh: Mesh, *, naive: bool) -> Wrapped:
+    """The jitted sampler of latents, a function of parameters, labels, the seed and sample indices."""
     check_implementation(config.model, mesh, training=False)
     model = TransDiff(config.model, unroll=True)
 
-    def sample(params: Params, labels: Array, seed: Array, indices: Array) -> Array:
+    def sample(
+        params: Params, labels: Int[Array, " b"], seed: Int[Array, ""], indices: Int[Array, " b"]
+    ) -> Float[Array, "b images h w c"]:
         noise = SeededNoise(seed, indices)
         if naive:
             return naive_latents(model, params, labels, noise, config.sampling)

@@ -1,6 +1,6 @@
-"""How fast images are scored: images per second from pixels on the host, which are digested too, to features there.
+"""Measures scoring: images per second from pixels on the host, which are also digested, to features on the host.
 
-Random weights and random pixels: no files are needed, and what pixels and weights are does not change the time.
+Weights and pixels are random. No files are needed, and the values of pixels and weights do not change the time.
 """
 
 import statistics
@@ -16,17 +16,20 @@ from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.inception.network import param_shapes
 from transdiff_jax.evaluation.set_features import make_extractor
 
-_VARIANTS = 2  # batches of pixels that are scored in turns
+_VARIANTS = 2  # batches of pixels, scored in turns
 
 
 def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetitions: int) -> dict[str, Any]:
-    """One record of the features that scores are made of; reading image files is not in it.
+    """Measures the features that scores are made of, without the reading of image files.
 
     Args:
         mesh: the devices.
         image_size: side of the square images, pixels.
         batch_size: images at once, over all devices.
-        repetitions: timed batches, after one that is not; the median counts.
+        repetitions: timed batches, after one that is not timed; the median counts.
+
+    Returns:
+        A record.
 
     Raises:
         UserError: the batch does not split evenly over the devices.
@@ -57,7 +60,7 @@ def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetiti
 
 
 def _random_params() -> dict:
-    """Weights that keep activations finite: variances are one, and products small."""
+    """Weights that keep activations finite: variances are one, and products are small."""
     draw = np.random.default_rng(0)
 
     def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -69,7 +72,7 @@ def _random_params() -> dict:
 
 
 def _times(extractor: FeatureExtractor, batches: list[np.ndarray], repetitions: int) -> Iterator[float]:
-    """Seconds of each batch, one after the other."""
+    """The seconds of each batch."""
     for repetition in range(repetitions):
         started = time.monotonic()
         _run(extractor, iter([batches[repetition % len(batches)]]))

@@ -1,7 +1,7 @@
-"""How fast a training step is: measured images per second, beside FLOPs counted by hand and a measured matmul peak.
+"""Measures a training step: images per second, beside FLOPs counted by hand and a measured matmul peak.
 
-Random weights, random images (of the pixel tokenizer) or random cached moments (of KL-16, whose network is not run):
-no data is needed. What rematerialisation computes again does not count as useful work.
+Weights are random, and so are images (for the pixel tokenizer) or cached moments (for KL-16, whose network does not
+run): no data is needed. What rematerialisation computes again does not count as useful work.
 """
 
 import statistics
@@ -28,13 +28,16 @@ from transdiff_jax.training.step import Batch, TrainStep, jit_train_step
 
 
 def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only: bool) -> dict[str, Any]:
-    """One record of training steps of `config.train.batch_size` rows.
+    """Measures training steps of `config.train.batch_size` rows.
 
     Args:
         config: model and training settings.
         mesh: the devices.
-        repetitions: timed steps, after one that is not; the median counts.
+        repetitions: timed steps, after one that is not timed; the median counts.
         flops_only: run nothing; measurements are None.
+
+    Returns:
+        A record.
 
     Raises:
         UserError: the batch, or the model, does not divide over the mesh.
@@ -49,7 +52,7 @@ def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only:
 
 
 def flops_per_image(config: Config) -> float:
-    """Analytic FLOPs of a training step for each image, of which an MRAR row has several."""
+    """Analytic FLOPs of a training step per image. An MRAR row has several images."""
     row = training_flops(config.model, config.loss.pairs_per_latent, train_encoder=config.train.only == "all")
     return row / config.model.num_images
 
@@ -76,7 +79,7 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> dict
 
 
 def timed_steps(step: TrainStep, state: TrainState, batch: Batch, count: int) -> list[float]:
-    """Seconds of each of some steps on the same batch; the state is donated."""
+    """The seconds of each of `count` steps on the same batch. The state is donated."""
     times = []
     for _ in range(count):
         started = time.monotonic()
@@ -87,7 +90,7 @@ def timed_steps(step: TrainStep, state: TrainState, batch: Batch, count: int) ->
 
 
 def random_batch(config: Config, mesh: Mesh) -> Batch:
-    """A global batch of `batch_shapes`: labels in their range, all else uniform in [-1, 1]."""
+    """A global batch of `batch_shapes`: labels in their range, everything else uniform in [-1, 1]."""
     shapes = batch_shapes(config, mesh)
     shardings = {name: shape.sharding for name, shape in shapes.items()}
 

@@ -1,4 +1,4 @@
-"""How every command line starts and ends: flags, log format, one line and exit code 2 for what a user can mend."""
+"""Starts and ends every command line: flags, log format, and one line with exit code 2 for what a user can mend."""
 
 import errno
 import functools
@@ -20,11 +20,11 @@ from transdiff_jax.parallel import job, libtpu
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Libraries whose errors reach us as exceptions, so that their messages would say things twice.
+# The errors of these libraries reach us as exceptions, so their messages would say things twice.
 _SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
-# Libraries that tell about themselves at the level of information.
+# These libraries log about themselves at the level INFO.
 _TALKATIVE_LIBRARIES = {"grain", "jax", "etils"}
-# How a process meets the end of another one of its job: in a collective, or in the coordination service.
+# When another process of the job ends, a collective or the coordination service raises an error with one of these.
 _LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "barrier")
 
 
@@ -38,14 +38,14 @@ def run(
 ) -> None:
     """Parses the command line into `flag_values`, calls `main` and exits.
 
-    Each command has flags of its own (and not absl's global ones), so that they can be imported side by side.
+    Each command has its own flags, not absl's global ones, so that commands can be imported side by side.
 
     Args:
-        main: what the command does.
-        flag_values: where its flags are.
+        main: the work of the command.
+        flag_values: its flags.
         files: whether it takes file names beside flags; `main` is then called with their list.
-        several: whether processes of one job may share the work (`transdiff_jax.distributed`).
-        stops_together: whether they then agree on when to stop at SIGTERM.
+        several: whether processes of one job may share the work (`transdiff_jax.parallel.job`).
+        stops_together: whether these processes agree on when to stop after SIGTERM.
     """
     _set_up_logging()
     libtpu.set_up(os.environ)
@@ -58,7 +58,7 @@ def run(
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
-    """The flag --config, with an override for each field of the configuration."""
+    """Defines the flag --config, with an override for each field of the configuration."""
     return config_flags.DEFINE_config_file(
         "config",
         None,
@@ -69,28 +69,27 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
 
 
 def read_config(holder: flags.FlagHolder) -> Config:
-    """The validated configuration of a `config_flags` flag."""
+    """The validated configuration of a `config_flags` flag.
+
+    Raises:
+        UserError: the file cannot be opened, or the configuration is not valid.
+    """
     try:
         values = dict(holder.value)
-    except OSError as error:  # ml_collections puts off the error of a file that it could not open to the first use
+    except OSError as error:  # ml_collections delays the error of a file that it could not open until the first use
         raise UserError(f"--config: {error.__cause__ or error}") from None
     return make_config(values)
 
 
-def folder(name: str, flag: str | None = None) -> Path:
-    """A path that was given as a flag; shells leave the ~ of --flag=~/runs alone.
-
-    Args:
-        name: the flag's value.
-        flag: its name, for errors.
+def folder(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path:
+    """The path that a flag holds. Shells do not expand the ~ of --flag=~/runs, so this does.
 
     Raises:
-        UserError: the path is empty, as a variable that is not set leaves it; it would mean the current folder.
+        UserError: the path is empty, as an unset variable leaves it. It would mean the current folder.
     """
-    if not name:
-        named = "a flag that names a path" if flag is None else f"--{flag}="
-        raise UserError(f"{named} is empty: give it a path (is a variable of the shell not set?)")
-    return Path(name).expanduser()
+    if not flag.value:
+        raise UserError(f"--{flag.name}= is empty: give it a path (is a shell variable unset?)")
+    return Path(flag.value).expanduser()
 
 
 def fail(message: str) -> NoReturn:
@@ -100,7 +99,7 @@ def fail(message: str) -> NoReturn:
 
 
 def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[str]:
-    flags.FLAGS(argv[:1])  # Grain's worker processes ask for absl's global flags to be parsed
+    flags.FLAGS(argv[:1])  # Grain's worker processes need absl's global flags to be parsed
     if {"--help", "-h"} & set(argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{_describe(flag_values)}")
         sys.exit(0)
@@ -112,8 +111,8 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
         for cause in (error, error.__cause__, error.__context__):
             if isinstance(cause, KeyError) and _is_flagged(str(cause.args[0]), argv):
                 fail(f"--config: no such field: {cause.args[0]}")
-        # The config file runs here, so that any kind of error may come out of it; ml_collections puts the whole
-        # traceback into some messages, whose last line says what happened.
+        # The config file runs here, so any kind of error may come out of it. ml_collections puts the whole traceback
+        # into some messages; their last line says what happened.
         lines = str(error).strip().splitlines()
         fail(f"--config: {type(error).__name__}{': ' if lines else ''}{''.join(lines[-1:])}")
     if rest[1:] and not files:
@@ -122,14 +121,14 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
 
 
 def _describe(flag_values: flags.FlagValues) -> str:
-    """What each flag means, without absl's headings, which name source files."""
+    """The help of all flags, without absl's headings, which name source files."""
     modules = [module for module in flag_values.flags_by_module_dict() if module != "absl.flags"]
     lines = "\n".join(map(flag_values.module_help, modules)).splitlines()
     return "\n".join(line for line in lines if line.startswith(" "))
 
 
 def _is_flagged(unknown: str, argv: list[str]) -> bool:
-    """Whether a missing key's message begins with a field of an override (and is not the config file's own error)."""
+    """Whether the message of a missing key begins with a field of an override. If not, the config file raised it."""
     key = unknown.splitlines()[0].strip("'\"")
     return any(key in argument.partition("=")[0].split(".") for argument in argv)
 
@@ -157,14 +156,14 @@ def _guarded(main: Callable[[], None]) -> None:
 
 
 def _crash() -> None:
-    """Ends a process of a job of several with the traceback of its error, which an orderly end would hold back."""
+    """In a job of several processes, prints the traceback and ends this one: an orderly end would hold it back."""
     if jax.distributed.is_initialized():
         traceback.print_exc()
         job.end(1)
 
 
 def _explain(error: BaseException | None) -> str | None:
-    """What a user can do about an error of the machine; None if the error is none that a user can mend."""
+    """Says what a user can do about an error of the machine; None if a user can do nothing."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return f"no space left to write {error.filename or 'a file'} ({error.strerror}): free some and run again"
@@ -176,15 +175,15 @@ def _explain(error: BaseException | None) -> str | None:
                 f"config.model.remat=full or shard over more devices ({str(error).splitlines()[0]})"
             )
         if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in _LOST):
-            return f"another process of the job ended, whose output says why ({str(error).splitlines()[0][:200]})"
+            return f"another process of the job ended; its output says why ({str(error).splitlines()[0][:200]})"
         error = error.__cause__ or error.__context__
     return None
 
 
 class _OwnMessages(python_logging.Filter):
-    """Lets through our messages and what other libraries have to say to a user.
+    """Passes our messages, and those of other libraries that matter to a user.
 
-    All log through absl's one logger, so that only the place of the call tells them apart.
+    All log through absl's one logger, so only the place of the call tells them apart.
     """
 
     def filter(self, record: python_logging.LogRecord) -> bool:
@@ -195,7 +194,7 @@ class _OwnMessages(python_logging.Filter):
 
 
 def _library(path: Path) -> str:
-    """The installed package that a source file is of; for other files the name of their folder."""
+    """The installed package that a source file belongs to; for other files, the name of their folder."""
     for index, part in enumerate(path.parts):
         if part in ("site-packages", "dist-packages"):
             return path.parts[index + 1]
@@ -214,9 +213,9 @@ def _set_up_logging() -> None:
 
 
 def _report(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Reports an error that has nobody to be raised to, but what TensorStore's threads meet once a save has failed.
+    """Reports an error that nobody can catch, unless it comes from TensorStore's threads after a failed save.
 
-    All writes that were under way then tell an event loop that has ended: hundreds of tracebacks around our one line.
+    The writes under way then report to an event loop that has ended: hundreds of tracebacks around our one line.
     """
     error = unraisable.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):

@@ -1,4 +1,4 @@
-"""Measures how fast a configuration runs, with random weights, or compiles it for a TPU slice; prints one JSON line.
+"""Measures how fast a configuration runs with random weights, or compiles it for a TPU slice. Prints one JSON line.
 
 transdiff benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
 transdiff benchmark --what=train --config=FILE [--batch_size=N]
@@ -29,26 +29,27 @@ WHAT = flags.DEFINE_enum(
     "what",
     None,
     ["sample", "train", "data", "evaluate", "aot"],
-    "What to measure: sampling, the training step, the input of training, or scoring images; or aot: compile for a TPU "
-    "slice on any host.",
+    "What to measure: sampling, the training step, the input of training, or the scoring of images; or aot: compile "
+    "for a TPU slice on any host.",
     flag_values=FLAGS,
+    required=True,
 )
 CONFIG = app.define_config(FLAGS)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Images (of training: rows) at once, over all devices; default: the configuration's.",
+    "Images (in training: rows) at once, over all devices; default: the configuration's.",
     flag_values=FLAGS,
 )
 REPETITIONS = flags.DEFINE_integer(
-    "repetitions", 3, "Timed batches; the median counts, of --what=data the mean.", flag_values=FLAGS
+    "repetitions", 3, "Timed batches; the median counts, with --what=data the mean.", flag_values=FLAGS
 )
 FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing.", flag_values=FLAGS)
 COMPARE_NAIVE = flags.DEFINE_bool(
     "compare_naive", False, "Also time a sampler that shares no work, in turns with the other.", flag_values=FLAGS
 )
 COMPARE_TRAIN = flags.DEFINE_bool(
-    "compare_train", False, "With --what=data: also time the training step that takes the data.", flag_values=FLAGS
+    "compare_train", False, "With --what=data: also time the training step that consumes the data.", flag_values=FLAGS
 )
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "With --what=evaluate: side of the images, pixels; default: 256.", 1, flag_values=FLAGS
@@ -56,14 +57,13 @@ IMAGE_SIZE = flags.DEFINE_integer(
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4.", flag_values=FLAGS
 )
-MODE = flags.DEFINE_enum("mode", None, ["train", "sample"], "With --what=aot: the program; train.", flag_values=FLAGS)
-NUM_SLICES = flags.DEFINE_integer(
-    "num_slices", None, "With --what=aot: slices, over which the data axis is laid; 1.", flag_values=FLAGS
+MODE = flags.DEFINE_enum(
+    "mode", None, ["train", "sample"], "With --what=aot: the program; default: train.", flag_values=FLAGS
 )
-flags.mark_flag_as_required("what", FLAGS)
-
-
-# Flags of some measurements only.
+NUM_SLICES = flags.DEFINE_integer(
+    "num_slices", None, "With --what=aot: number of slices, which split the data axis; default: 1.", flag_values=FLAGS
+)
+# The flags that only some measurements take.
 _FLAGS = {
     "sample": (REPETITIONS, FLOPS_ONLY, COMPARE_NAIVE),
     "train": (REPETITIONS, FLOPS_ONLY),
@@ -84,7 +84,7 @@ def _config() -> Config:
 
 
 def _check_flags() -> None:
-    """Refuses numbers out of range, and flags that the measurement asked for does not know."""
+    """Refuses numbers out of range, and flags that the requested measurement does not take."""
     for flag in (REPETITIONS, BATCH_SIZE, NUM_SLICES):
         if flag.value is not None and flag.value < 1:
             raise UserError(f"--{flag.name}={flag.value} must be at least 1")
@@ -94,16 +94,17 @@ def _check_flags() -> None:
             raise UserError(f"--{flag.name} does not go with --what={WHAT.value}")
     if WHAT.value == "evaluate" and FLAGS["config"].present:
         raise UserError("--config does not go with --what=evaluate")
-    if WHAT.value == "aot" and TOPOLOGY.value is None:
-        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
 
 
 def _compile_ahead() -> dict[str, Any]:
+    topology = TOPOLOGY.value
+    if topology is None:
+        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
     aot.prepare()
     config = _config()
-    devices = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value or 1)
-    chip = CHIPS[TOPOLOGY.value.partition(":")[0]]
-    return {"topology": TOPOLOGY.value} | aot.benchmark_aot(config, devices, chip, MODE.value or "train")
+    devices = aot.topology_devices(topology, NUM_SLICES.value or 1)
+    mode = "sample" if MODE.value == "sample" else "train"
+    return {"topology": topology} | aot.benchmark_aot(config, devices, CHIPS[topology.partition(":")[0]], mode)
 
 
 def _measure() -> dict[str, Any]:

@@ -4,8 +4,8 @@ transdiff cache_latents --config=FILE --out=DIR [--config.data.crop=center] [--d
 transdiff cache_latents --check --out=DIR
 transdiff cache_latents --groups=latent --out=DIR
 
-A stopped job goes on with the same command; train with --config.data.source=latents:DIR. The third command writes an
-index of MRAR groups of a complete folder; train with --config.data.groups=index:FILE.
+The same command resumes a stopped job. Train with --config.data.source=latents:DIR. The third command writes an index
+of MRAR groups for a complete folder; train with --config.data.groups=index:FILE.
 """
 
 from pathlib import Path
@@ -26,35 +26,38 @@ from transdiff_jax.sampling.reference_features import check_fits, reference_feat
 
 FLAGS = flags.FlagValues()
 CONFIG = app.define_config(FLAGS)
-OUT = flags.DEFINE_string("out", None, "Folder of the latents; a stopped job goes on there.", flag_values=FLAGS)
-DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16"], "Of the records.", flag_values=FLAGS)
-CHECK = flags.DEFINE_bool("check", False, "Make nothing; read every byte and compare.", flag_values=FLAGS)
+OUT = flags.DEFINE_string(
+    "out", None, "Folder of the latents; a stopped job resumes there.", flag_values=FLAGS, required=True
+)
+DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16"], "Type of the records.", flag_values=FLAGS)
+CHECK = flags.DEFINE_bool(
+    "check", False, "Make nothing: read every byte and compare it with the manifest.", flag_values=FLAGS
+)
 GROUPS = flags.DEFINE_enum(
     "groups",
     None,
     ["random", "latent", "semantic"],
-    "Write an index of MRAR groups: random ones of a class, or each image after its nearest neighbours in latent space "
-    "or in the space of a model's semantic features.",
+    "Write an index of MRAR groups: random images of a class, or each image after its nearest neighbours in latent "
+    "space or in the space of a model's semantic features.",
     flag_values=FLAGS,
 )
-GROUP_SIZE = flags.DEFINE_integer("group_size", 4, "Images of a group.", 2, flag_values=FLAGS)
+GROUP_SIZE = flags.DEFINE_integer("group_size", 4, "Images in a group.", 2, flag_values=FLAGS)
 GROUPS_RUN = flags.DEFINE_string("groups_run", None, "Workdir of the MRAR run of --groups=semantic.", flag_values=FLAGS)
-SEED = flags.DEFINE_integer("seed", 0, "Of --groups=random.", 0, 2**31 - 1, flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of --groups=random.", 0, 2**31 - 1, flag_values=FLAGS)
 SMALL_CLASSES = flags.DEFINE_enum(
     "small_classes",
     "error",
     ["error", "skip", "repeat"],
-    "What --groups does with classes of fewer images than a group.",
+    "What --groups does with classes that have fewer images than a group.",
     flag_values=FLAGS,
 )
-flags.mark_flag_as_required("out", FLAGS)
 
 
 def _write_groups(out: Path) -> None:
     if (GROUPS.value == "semantic") != (GROUPS_RUN.value is not None):
         raise UserError("--groups=semantic and --groups_run=WORKDIR go together")
     if jax.process_count() > 1:
-        raise UserError("--groups is the work of one process: start it alone, when the latents are complete")
+        raise UserError("--groups works in one process only: start it alone, when the latents are complete")
     source, path, size = LatentSource(out), out / f"groups_{GROUPS.value}.jsonl", GROUP_SIZE.value
     if GROUPS.value == "random":
         count = write_random_groups(source, path, size, SEED.value, SMALL_CLASSES.value)
@@ -64,19 +67,19 @@ def _write_groups(out: Path) -> None:
 
 
 def _features(source: LatentSource) -> ClassFeatures | None:
-    """Semantic features of the run that the flags name; None where they name none."""
+    """The semantic features of the run in --groups_run; None without that flag."""
     if GROUPS_RUN.value is None:
         return None
     mesh = make_mesh(MeshConfig())
-    weights = load_weights(app.folder(GROUPS_RUN.value), mesh)
+    weights = load_weights(app.folder(GROUPS_RUN), mesh)
     model, (_, size, _, channels) = weights.config.model, source.manifest.settings.shape
     check_fits(model, latent_size=size, latent_channels=channels // 2, num_classes=len(source.class_names))
     return reference_features(model, weights.params, mesh)
 
 
 def main() -> None:
-    """Makes or checks the folder, or writes the groups of one."""
-    out, has_config = app.folder(OUT.value), FLAGS["config"].present or FLAGS["config"].value
+    """Makes or checks the folder, or writes the index of its groups."""
+    out, has_config = app.folder(OUT), FLAGS["config"].present or FLAGS["config"].value
     if bool(has_config) + CHECK.value + (GROUPS.value is not None) != 1:
         raise UserError("give one of --config=FILE (which names the images and the weights), --check, and --groups")
     if CHECK.value:

@@ -1,11 +1,11 @@
-"""Converts a checkpoint of the reference implementation to one of ours, or back.
+"""Converts a checkpoint of the release to one of ours, or back.
 
 transdiff convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
 transdiff convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
 transdiff convert --checkpoint=weights-inception-2015-12-05-6726825d.pth --kind=inception --out=DIR
 transdiff convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
 
-Lists every tensor of the reference with its place in ours, or the reason why it has none.
+Lists every tensor of the release with its place in ours, or with the reason why it has none.
 """
 
 from absl import flags, logging
@@ -16,29 +16,38 @@ from transdiff_jax.convert.table import describe
 from transdiff_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "File to convert; with --to-torch, the folder.", flag_values=FLAGS)
-KIND = flags.DEFINE_enum("kind", None, ["transdiff", "kl16", "inception"], "Which network it is of.", flag_values=FLAGS)
-OUT = flags.DEFINE_string(
-    "out", None, "New folder; with --to-torch, the .pth file (or a folder for it).", flag_values=FLAGS
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "File to convert; with --to-torch, the folder.", flag_values=FLAGS, required=True
 )
-TO_TORCH = flags.DEFINE_bool("to-torch", False, "Convert ours to the reference's.", flag_values=FLAGS)
+KIND = flags.DEFINE_enum(
+    "kind", None, ["transdiff", "kl16", "inception"], "Network in the checkpoint.", flag_values=FLAGS, required=True
+)
+OUT = flags.DEFINE_string(
+    "out", None, "New folder; with --to-torch, the .pth file (or a folder for it).", flag_values=FLAGS, required=True
+)
+TO_TORCH = flags.DEFINE_bool(
+    "to-torch", False, "Convert a checkpoint of ours to one of the release.", flag_values=FLAGS
+)
 HEADS = flags.DEFINE_integer(
-    "heads", None, "Attention heads of a model of unpublished width (tensors do not show them).", 1, flag_values=FLAGS
+    "heads",
+    None,
+    "Attention heads of a model with an unpublished width (tensors do not show them).",
+    1,
+    flag_values=FLAGS,
 )
 TOKENIZER = flags.DEFINE_string(
     "tokenizer",
     None,
-    "Folder of converted KL-16 weights that samples of the model are decoded with.",
+    "Folder of converted KL-16 weights that decode the samples of the model.",
     flag_values=FLAGS,
 )
 flags.DEFINE_alias("to_torch", "to-torch", flag_values=FLAGS)
-flags.mark_flags_as_required(["checkpoint", "kind", "out"], FLAGS)
 
 
 def main() -> None:
-    """Converts in the direction that the flags say."""
+    """Converts in the direction that the flags give."""
     _check_flags()
-    source, out = app.folder(CHECKPOINT.value, CHECKPOINT.name), app.folder(OUT.value, OUT.name)
+    source, out = app.folder(CHECKPOINT), app.folder(OUT)
     if KIND.value == "inception":
         table = conversion.import_inception(source, out)
     elif KIND.value == "kl16":
@@ -46,7 +55,7 @@ def main() -> None:
     elif TO_TORCH.value:
         table = conversion.export_transdiff(source, out)
     else:
-        tokenizer = "" if TOKENIZER.value is None else str(app.folder(TOKENIZER.value, TOKENIZER.name))
+        tokenizer = "" if TOKENIZER.value is None else str(app.folder(TOKENIZER))
         table = conversion.import_transdiff(source, out, heads=HEADS.value, tokenizer=tokenizer)
     print("\n".join(describe(table)))
     logging.info(
@@ -56,11 +65,13 @@ def main() -> None:
 
 def _check_flags() -> None:
     if KIND.value == "inception" and TO_TORCH.value:
-        raise UserError("--to-torch has no --kind=inception: its weights are nobody's to change; keep the file")
+        raise UserError(
+            "--to-torch does not go with --kind=inception: these weights are never changed here; keep their file"
+        )
     if KIND.value != "transdiff" or TO_TORCH.value:
         for flag in (HEADS, TOKENIZER):
             if FLAGS[flag.name].present:
-                raise UserError(f"--{flag.name} goes with --kind=transdiff only, and not with --to-torch; leave it out")
+                raise UserError(f"--{flag.name} goes only with --kind=transdiff, without --to-torch; leave it out")
 
 
 if __name__ == "__main__":

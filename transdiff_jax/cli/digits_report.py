@@ -1,4 +1,4 @@
-"""Scores and draws the digits demo.
+"""Scores the digits demo and draws its pictures; needs pip install 'transdiff_jax[demo]'.
 
 transdiff digits_report --folder=runs/digits
 """
@@ -13,14 +13,13 @@ from transdiff_jax.demo.report import FILES, TITLES, write_report
 
 FLAGS = flags.FlagValues()
 FOLDER = flags.DEFINE_string(
-    "folder", None, "Folder with the runs one_step and mrar and their samples.", flag_values=FLAGS
+    "folder", None, "Folder with the runs one_step and mrar and their samples.", flag_values=FLAGS, required=True
 )
-flags.mark_flag_as_required("folder", FLAGS)
 
 
 def main() -> None:
     """Writes the report and prints it."""
-    folder = app.folder(FOLDER.value)
+    folder = app.folder(FOLDER)
     print(json.dumps(write_report(folder), indent=2))
     for name in (*FILES, *(f"{run}/{CHECKPOINTS}" for run in TITLES)):
         print(folder / name)

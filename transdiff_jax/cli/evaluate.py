@@ -1,7 +1,7 @@
-"""Scores images: FID, sFID, Inception Score, precision and recall, KID; prints a table and writes a JSON certificate.
+"""Scores images: FID, sFID, Inception Score, precision, recall, KID. Prints a table and writes a JSON certificate.
 
 transdiff evaluate --samples=DIR|FILE.npz --reference=STATS.npz|DIR|FILE.npz --inception=DIR
-transdiff evaluate --workdir=RUN --reference=STATS.npz --inception=DIR [sampling flags as cli.sample]
+transdiff evaluate --workdir=RUN --reference=STATS.npz --inception=DIR [flags of transdiff sample]
 transdiff evaluate --samples=DIR|FILE.npz --make-reference=STATS.npz --inception=DIR
 """
 
@@ -38,16 +38,19 @@ FLAGS = flags.FlagValues()
 SAMPLES = flags.DEFINE_string(
     "samples",
     None,
-    "Images to score: a finished folder of cli.sample, a folder of PNG and JPEG files, or a .npz with arr_0.",
+    "Images to score: a finished folder of transdiff sample, a folder of PNG and JPEG files, or a .npz with arr_0.",
     flag_values=FLAGS,
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "In place of --samples: a trained run, sampled and scored without writing.", flag_values=FLAGS
+    "workdir",
+    None,
+    "Instead of --samples: a trained run, sampled and scored without writing images.",
+    flag_values=FLAGS,
 )
 NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
-    "With --workdir: how many, balanced over all classes; default: the protocol's.",
+    "With --workdir: how many images, balanced over all classes; default: the protocol's.",
     1,
     flag_values=FLAGS,
 )
@@ -59,9 +62,15 @@ REFERENCE = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 INCEPTION = flags.DEFINE_string(
-    "inception", None, "Folder of the Inception weights, made by cli.convert --kind=inception.", flag_values=FLAGS
+    "inception",
+    None,
+    "Folder of the Inception weights, made by transdiff convert --kind=inception.",
+    flag_values=FLAGS,
+    required=True,
 )
-PROTOCOL = flags.DEFINE_enum("protocol", "transdiff", sorted(PROTOCOLS), "How scores are made.", flag_values=FLAGS)
+PROTOCOL = flags.DEFINE_enum(
+    "protocol", "transdiff", sorted(PROTOCOLS), "How to compute the scores.", flag_values=FLAGS
+)
 INCEPTION_BATCH_SIZE = flags.DEFINE_integer(
     "inception_batch_size", None, "Images at once through Inception, over all devices.", 1, flag_values=FLAGS
 )
@@ -69,14 +78,13 @@ CERTIFICATE_FILE = flags.DEFINE_string(
     "certificate",
     None,
     f"File for the scores; default: {certificate_name('PROTOCOL')} beside the images or in the run, where the newest "
-    "scores replace others, those against another reference too.",
+    "scores replace all others, even those against another reference.",
     flag_values=FLAGS,
 )
 MAKE_REFERENCE = flags.DEFINE_string(
-    "make-reference", None, "Score nothing: write the images' statistics into this .npz.", flag_values=FLAGS
+    "make-reference", None, "Score nothing: write the statistics of the images to this .npz.", flag_values=FLAGS
 )
 flags.DEFINE_alias("make_reference", "make-reference", flag_values=FLAGS)
-flags.mark_flag_as_required("inception", FLAGS)
 
 
 def main() -> None:
@@ -85,7 +93,7 @@ def main() -> None:
     mesh = make_mesh(MeshConfig())
     out = _out_path()
     images = _images(SAMPLING.mesh())
-    inception = load_inception(_path(INCEPTION))
+    inception = load_inception(app.folder(INCEPTION))
     extractor = make_extractor(inception.params, mesh, INCEPTION_BATCH_SIZE.value)
     if MAKE_REFERENCE.value is not None:
         _make_reference(images, extractor, out)
@@ -99,7 +107,7 @@ def _check_flags() -> None:
     if (REFERENCE.value is None) == (MAKE_REFERENCE.value is None):
         raise UserError("give one of --reference=STATS.npz (or DIR) and --make-reference=STATS.npz")
     if WORKDIR.value is None:
-        _refuse((NUM_SAMPLES.name, SAMPLING.batch_size.name, *SAMPLING.names()), "goes with --workdir only")
+        _refuse((NUM_SAMPLES.name, SAMPLING.batch_size.name, *SAMPLING.names()), "goes only with --workdir")
     if MAKE_REFERENCE.value is not None:
         _refuse((PROTOCOL.name, CERTIFICATE_FILE.name), "does not go with --make-reference, which scores nothing")
 
@@ -110,24 +118,25 @@ def _refuse(names: tuple[str, ...], reason: str) -> None:
             raise UserError(f"--{name} {reason}")
 
 
-def _path(flag: flags.FlagHolder) -> Path | None:
-    return None if flag.value is None else app.folder(flag.value, flag.name)
+def _path(flag: flags.FlagHolder[str | None]) -> Path | None:
+    return None if flag.value is None else app.folder(flag)
 
 
 def _out_path() -> Path:
-    """Where the result goes; its folder is looked for before hours are spent."""
-    samples, workdir, reference, inception = (_path(flag) for flag in (SAMPLES, WORKDIR, REFERENCE, INCEPTION))
+    """The file of the result. Checks its folder now, because scoring takes hours."""
+    source = app.folder(WORKDIR if SAMPLES.value is None else SAMPLES)
+    read = _files_read(_path(SAMPLES), _path(REFERENCE), app.folder(INCEPTION))
     flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
     path = _path(flag)
     if path is None:
-        source, name = workdir if samples is None else samples, certificate_name(PROTOCOL.value)
+        name = certificate_name(PROTOCOL.value)
         return source.with_suffix(f".{name}") if source.is_file() else source / name
     suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
     if path.suffix != suffix or path.is_dir():
         raise UserError(f"--{flag.name}={path} must be the name of a {suffix} file")
     if not path.parent.is_dir():
         raise UserError(f"--{flag.name}={path}: there is no folder {path.parent}; make it")
-    if path.resolve() in {other.resolve() for other in _files_read(samples, reference, inception)}:
+    if path.resolve() in {other.resolve() for other in read}:
         raise UserError(f"--{flag.name}={path} would replace a file that is read, or its record; choose another name")
     return path
 
@@ -139,13 +148,14 @@ def _files_read(samples: Path | None, reference: Path | None, inception: Path) -
 
 
 def _images(mesh: Mesh) -> ImageSet:
-    if SAMPLES.value is not None:
-        return open_images(_path(SAMPLES), "samples")
-    weights = load_weights(_path(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
+    workdir = WORKDIR.value
+    if workdir is None:
+        return open_images(app.folder(SAMPLES), "samples")
+    weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
     request = SampleRequest(tuple(balanced_labels(count, weights.config.model.num_classes)), SAMPLING.seed.value)
-    return sampled_images(weights, request, mesh, WORKDIR.value)
+    return sampled_images(weights, request, mesh, workdir)
 
 
 def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) -> None:
@@ -157,7 +167,7 @@ def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) ->
 
 def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWeights, mesh: Mesh, out: Path) -> None:
     protocol = PROTOCOLS[PROTOCOL.value]
-    reference = load_reference(_path(REFERENCE), extractor)
+    reference = load_reference(app.folder(REFERENCE), extractor)
     logging.info("features of %s", images.source)
     certificate = certify(images, reference, extractor, inception, protocol, mesh)
     do_in_first_process(lambda: _publish(certificate, out))
@@ -165,7 +175,7 @@ def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWe
 
 
 def _publish(certificate: dict[str, Any], out: Path) -> None:
-    print("\n".join(format_table(certificate)), flush=True)  # first: a full disk must not take the scores with it
+    print("\n".join(format_table(certificate)), flush=True)  # first, so that a full disk does not cost the scores
     with write_errors(out):
         write_json(out, certificate)
 

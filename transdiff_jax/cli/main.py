@@ -17,10 +17,10 @@ USER_ERROR_CODE = 2
 
 
 def summary(command: str) -> str:
-    """The first line of a command's documentation; the command itself, with all that it needs, is not loaded."""
+    """The first line of a command's documentation. Does not load the command, nor anything that it needs."""
     spec = importlib.util.find_spec(f"{_PACKAGE}.{command}")
     if spec is None or spec.origin is None:
-        raise ValueError(f"{command} is no command")
+        raise ValueError(f"{command} is not a command")
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
     return (text or "").partition("\n")[0]
 
@@ -42,7 +42,7 @@ def main() -> None:
 def _fail(unknown: str) -> NoReturn:
     near = difflib.get_close_matches(unknown, COMMANDS, 1)
     hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
-    print(f"error: {unknown!r} is no command; {hint}", file=sys.stderr)
+    print(f"error: {unknown!r} is not a command; {hint}", file=sys.stderr)
     sys.exit(USER_ERROR_CODE)
 
 

@@ -16,17 +16,19 @@ from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 
 FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.", flag_values=FLAGS)
-OUT = flags.DEFINE_string("out", None, "Folder for the images; a stopped job goes on there.", flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.", flag_values=FLAGS, required=True)
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for the images; a stopped job resumes there.", flag_values=FLAGS, required=True
+)
 LABELS = flags.DEFINE_list("labels", None, "Classes to sample, one image each: --labels=207,88.", flag_values=FLAGS)
 NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", None, "Sample so many images, balanced over all classes in order.", flag_values=FLAGS
+    "num_samples", None, "Number of images, balanced over all classes in order.", flag_values=FLAGS
 )
 FUSE = flags.DEFINE_list(
     "fuse",
     None,
-    "Two classes whose semantic features are spliced at random, token by token, into one image: --fuse=207,88; with "
-    "--num_samples, so many images.",
+    "Two classes whose semantic features are spliced at random, token by token, into one image: --fuse=207,88; "
+    "--num_samples makes several such images.",
     flag_values=FLAGS,
 )
 FUSE_FRACTION = flags.DEFINE_float(
@@ -39,16 +41,15 @@ ALL_IMAGES = flags.DEFINE_bool(
 NPZ = flags.DEFINE_bool(
     "npz", False, "Also write samples.npz: arr_0, uint8 [n, height, width, channels].", flag_values=FLAGS
 )
-flags.mark_flags_as_required(["workdir", "out"], FLAGS)
 
 
 def _with_flags(config: Config) -> Config:
-    """The run's configuration with the sampling settings that were given on the command line."""
+    """The run's configuration with the sampling settings of the command line."""
     changed = SAMPLING.apply(config)
     if FUSE_FRACTION.value is None:
         return changed
     if FUSE.value is None:
-        raise UserError("--fuse_fraction has an effect with --fuse only")
+        raise UserError("--fuse_fraction has an effect only with --fuse")
     values = changed.to_dict()
     values["sampling"]["fuse_fraction"] = FUSE_FRACTION.value
     return make_config(values)
@@ -56,30 +57,29 @@ def _with_flags(config: Config) -> Config:
 
 def _request(num_classes: int) -> SampleRequest:
     fuse_with = None
-    if (LABELS.value is not None) + (FUSE.value is not None or NUM_SAMPLES.value is not None) != 1:
-        raise UserError(
-            "give one of --labels=207,88, --num_samples=50000, and --fuse=207,88 (with --num_samples or not)"
-        )
-    if NUM_SAMPLES.value is not None and NUM_SAMPLES.value < 1:
-        raise UserError(f"--num_samples={NUM_SAMPLES.value} must be at least 1")
-    if LABELS.value is not None:
-        labels = numbers("--labels", LABELS.value, int)
-    elif FUSE.value is None:
-        labels = tuple(balanced_labels(NUM_SAMPLES.value, num_classes))
-    else:
-        classes = numbers("--fuse", FUSE.value, int)
+    given, fused, count = LABELS.value, FUSE.value, NUM_SAMPLES.value
+    if count is not None and count < 1:
+        raise UserError(f"--num_samples={count} must be at least 1")
+    if given is not None and fused is None and count is None:
+        labels = numbers("--labels", given, int)
+    elif given is None and fused is not None:
+        classes = numbers("--fuse", fused, int)
         if len(classes) != 2:
-            raise UserError(f"--fuse={','.join(FUSE.value)} must name two classes, such as --fuse=207,88")
-        labels, fuse_with = (classes[0],) * (NUM_SAMPLES.value or 1), classes[1]
+            raise UserError(f"--fuse={','.join(fused)} must name two classes, such as --fuse=207,88")
+        labels, fuse_with = (classes[0],) * (count or 1), classes[1]
+    elif given is None and count is not None:
+        labels = tuple(balanced_labels(count, num_classes))
+    else:
+        raise UserError("give one of --labels=207,88, --num_samples=50000, and --fuse=207,88 (--num_samples optional)")
     return SampleRequest(labels, SAMPLING.seed.value, fuse_with, ALL_IMAGES.value, NPZ.value)
 
 
 def main() -> None:
-    """Loads the run's average and writes the samples."""
+    """Loads an average of the run and writes the samples."""
     mesh = SAMPLING.mesh()
-    weights = load_weights(app.folder(WORKDIR.value), mesh, ema_rate=SAMPLING.ema_rate.value)
+    weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
-    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT.value), mesh)
+    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh)
 
 
 if __name__ == "__main__":

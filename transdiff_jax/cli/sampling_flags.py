@@ -1,8 +1,8 @@
-"""Flags of the commands that sample a run: its settings, each replaced where a flag says so."""
+"""Flags of the commands that sample a run. Each replaces one of the run's settings."""
 
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 from jax.sharding import Mesh
@@ -12,12 +12,14 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.parallel.mesh import make_mesh
 
+Number = TypeVar("Number", int, float)
+
 
 class SamplingFlags:
-    """The flags in one command's `FlagValues`."""
+    """The sampling flags of one command."""
 
     def __init__(self, flag_values: flags.FlagValues) -> None:
-        """Defines them."""
+        """Defines them among the command's flags."""
         self.seed = flags.DEFINE_integer(
             "seed",
             0,
@@ -41,19 +43,22 @@ class SamplingFlags:
             flag_values=flag_values,
         )
         self._tokenizer = flags.DEFINE_string(
-            "tokenizer", None, "Folder of KL-16 weights (cli.convert); default: the run's.", flag_values=flag_values
+            "tokenizer",
+            None,
+            "Folder of KL-16 weights (transdiff convert); default: the run's.",
+            flag_values=flag_values,
         )
 
     def names(self) -> list[str]:
-        """All flags but --batch_size."""
+        """The names of all flags except --batch_size."""
         holders = (self.seed, self.ema_rate, self._mesh, self._tokenizer)
         return [*(holder.name for holder in holders), *self._lists, *self._values]
 
     def mesh(self) -> Mesh:
-        """The mesh of all devices to sample on.
+        """The mesh over all devices.
 
         Raises:
-            UserError: not three whole numbers, or sizes that do not fit the devices.
+            UserError: the flag is not three whole numbers, or its sizes do not fit the devices.
         """
         sizes = numbers("--mesh", self._mesh.value, int)
         if len(sizes) != 3:
@@ -61,16 +66,16 @@ class SamplingFlags:
         return make_mesh(MeshConfig(*sizes), field="--mesh")
 
     def apply(self, config: Config) -> Config:
-        """A run's configuration with the settings that were given on the command line.
+        """A run's configuration with the settings of the command line.
 
         Raises:
-            UserError: a value that is no number or out of range, or a flag that the settings leave without effect.
+            UserError: a value is not a number or out of range, or a flag has no effect with these settings.
         """
         given: dict[str, Any] = {name: holder.value for name, holder in self._values.items()}
         given |= self._steps() | {"batch_size": self.batch_size.value}
-        given |= {
-            name: numbers(f"--{name}", self._lists[name].value, float) for name in ("guidance", "guidance_interval")
-        }
+        for name in ("guidance", "guidance_interval"):
+            texts = self._lists[name].value
+            given[name] = None if texts is None else numbers(f"--{name}", texts, float)
         values = config.to_dict()
         values["sampling"] |= {name: value for name, value in given.items() if value is not None}
         if self._tokenizer.value is not None:
@@ -80,14 +85,15 @@ class SamplingFlags:
         return changed
 
     def _steps(self) -> dict[str, Any]:
-        """One number of steps is for all images, also where the run has several."""
-        steps = numbers("--steps", self._lists["steps"].value, int)
-        if steps is None:
+        """The fields of --steps: a single number holds for all images, even if the run has one for each."""
+        texts = self._lists["steps"].value
+        if texts is None:
             return {}
+        steps = numbers("--steps", texts, int)
         return {"steps": steps[0], "steps_by_image": ()} if len(steps) == 1 else {"steps_by_image": steps}
 
     def _check_read(self, sampling: SamplingConfig) -> None:
-        """Raises a UserError for a flag that the settings leave without effect."""
+        """Raises a UserError for a flag that has no effect with these settings."""
         stochastic, power = sampling.solver == "euler_maruyama", sampling.guidance_schedule == "power_cosine"
         for name, effective, need in (
             ("drift_scale", stochastic, "the solver euler_maruyama"),
@@ -95,11 +101,11 @@ class SamplingFlags:
             ("guidance_power", power, "--guidance_schedule=power_cosine"),
         ):
             if self._values[name].value is not None and not effective:
-                raise UserError(f"--{name} has an effect with {need} only")
+                raise UserError(f"--{name} has an effect only with {need}")
 
 
 def _define_lists(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
-    """Flags of several numbers."""
+    """Flags that hold several numbers."""
     meanings = {
         "steps": "Solver steps, or one number for each MRAR image: --steps=25,25,25,100.",
         "guidance": "Guidance weight, or one for each MRAR image; 1: off.",
@@ -109,7 +115,7 @@ def _define_lists(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
 
 
 def _define_values(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
-    """Flags that are a field of `SamplingConfig` each."""
+    """Flags that each set one field of `SamplingConfig`."""
     schedules = typing.get_args(typing.get_type_hints(SamplingConfig)["guidance_schedule"])
     meanings = {
         "guidance_power": "Exponent of the power_cosine schedule; default: the run's.",
@@ -124,7 +130,7 @@ def _define_values(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]
             "guidance_schedule",
             None,
             schedules,
-            "How the weight grows on the way from noise to data; default: the run's.",
+            "How the weight grows from noise to data; default: the run's.",
             flag_values=flag_values,
         ),
         **{
@@ -133,16 +139,16 @@ def _define_values(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]
     }
 
 
-def numbers(flag: str, texts: Sequence[str] | None, kind: type) -> tuple | None:
-    """A list flag's numbers, or None where it was not given.
+def numbers(flag: str, texts: Sequence[str], kind: type[Number]) -> tuple[Number, ...]:
+    """The numbers of a list flag.
 
     Raises:
         UserError: one of them is not a number of that kind.
     """
-    return None if texts is None else tuple(_number(flag, text, kind) for text in texts)
+    return tuple(_number(flag, text, kind) for text in texts)
 
 
-def _number(flag: str, text: str, kind: type) -> int | float:
+def _number(flag: str, text: str, kind: type[Number]) -> Number:
     try:
         return kind(text)
     except ValueError:

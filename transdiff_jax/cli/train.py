@@ -11,14 +11,18 @@ from transdiff_jax.training.loop import train
 FLAGS = flags.FlagValues()
 CONFIG = app.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.", flag_values=FLAGS
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.",
+    flag_values=FLAGS,
+    required=True,
 )
-flags.mark_flags_as_required(["config", "workdir"], FLAGS)
+flags.mark_flag_as_required("config", FLAGS)
 
 
 def main() -> None:
-    """Trains the configuration in the workdir."""
-    train(app.read_config(CONFIG), app.folder(WORKDIR.value))
+    """Trains a configuration in the workdir."""
+    train(app.read_config(CONFIG), app.folder(WORKDIR))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Checks this code against tensors of the reference implementation.
+"""Checks this code against tensors of the release.
 
 transdiff verify FILE.npz ...
 
-Prints one JSON line a file; exits with 1 if any check of any file is out of tolerance.
+Prints one JSON line per file. Exits with 1 if any check of any file is out of tolerance.
 """
 
 import json
@@ -21,7 +21,7 @@ FAILED_CODE = 1
 def main(files: list[str]) -> None:
     """Checks the files one by one."""
     if not files:
-        raise UserError("name at least one golden file: cli.verify tests/golden/one_step_256_a.npz")
+        raise UserError("name at least one golden file: transdiff verify tests/golden/one_step_256_a.npz")
     ok = True
     for file in files:
         report = verify(file)

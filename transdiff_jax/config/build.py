@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, made from an ml_collections file and checked once.
 
-A config file starts from `default_config_dict()` and sets what differs; `make_config` turns the result (after
-command-line overrides, or out of a checkpoint) into a `Config`, or raises a `UserError` that names the field.
+A config file starts from `default_config_dict()` and sets what differs. `make_config` turns the result (after
+command-line overrides, or from a checkpoint) into a `Config`, or raises a `UserError` that names the field.
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ import runpy
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 
-from transdiff_jax.config.schema import (
-    Config,
-)
+from transdiff_jax.config.schema import Config
 from transdiff_jax.config.validation import validate
 from transdiff_jax.errors import UserError
+
+Section = TypeVar("Section")
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
@@ -28,7 +28,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
         values: nested mapping with the sections of `Config`; absent fields take their defaults.
 
     Raises:
-        UserError: an unknown key, a wrong type, a value out of range, or sizes that cannot work together.
+        UserError: a key is unknown, a type is wrong, a value is out of range, or sizes do not fit together.
     """
     config = _build(Config, values, "config")
     validate(config)
@@ -36,10 +36,10 @@ def make_config(values: Mapping[str, Any]) -> Config:
 
 
 def as_config(config: Config | Mapping[str, Any] | ml_collections.ConfigDict | str | Path) -> Config:
-    """A configuration as programs have it: one already, its fields, or a config file.
+    """Makes a configuration from its fields or from a config file; a `Config` is returned as it is.
 
     Raises:
-        UserError: as `make_config`.
+        UserError: as in `make_config`.
     """
     if isinstance(config, Config):
         return config
@@ -49,22 +49,22 @@ def as_config(config: Config | Mapping[str, Any] | ml_collections.ConfigDict | s
 
 
 def default_config_dict() -> ml_collections.ConfigDict:
-    """All fields at their defaults, for a config file to change; assigning an unknown field raises."""
+    """All fields at their defaults, for a config file to change. Assigning an unknown field raises."""
     return ml_collections.ConfigDict(Config().to_dict()).lock()
 
 
 def load_config_dict(path: Path) -> ml_collections.ConfigDict:
-    """What `get_config()` of a config file returns, for a config file that starts from another."""
+    """Runs a config file's `get_config()`; a config file may start from another this way."""
     return runpy.run_path(str(path))["get_config"]()
 
 
-def _build(schema: type, values: Any, path: str) -> Any:
+def _build(schema: type[Section], values: object, path: str) -> Section:
     if not isinstance(values, Mapping) and not isinstance(values, ml_collections.ConfigDict):
         raise UserError(f"{path} must be a section with fields, but is {values!r}")
     hints = typing.get_type_hints(schema)
     for key in values:
         if key not in hints:
-            raise UserError(f"{path}.{key} is not a configuration field; fields there: {', '.join(sorted(hints))}")
+            raise UserError(f"{path}.{key} is not a configuration field; {path} has {', '.join(sorted(hints))}")
     fields = {}
     for name, value in values.items():
         build = _build if dataclasses.is_dataclass(hints[name]) else _typed
@@ -73,7 +73,11 @@ def _build(schema: type, values: Any, path: str) -> Any:
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the field type `hint`, or a UserError; an int is taken for a float, a list for a tuple."""
+    """Checks `value` against the field type `hint`; an int becomes a float, and a list a tuple.
+
+    Raises:
+        UserError: the value does not fit.
+    """
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:

@@ -3,40 +3,40 @@
 import dataclasses
 from typing import Any, Literal
 
-# Of DataConfig.source.
+# For DataConfig.source.
 TFDS_PREFIX = "tfds:"
 FOLDER_PREFIX = "folder:"
 LATENTS_PREFIX = "latents:"
-INDEX_PREFIX = "index:"  # of DataConfig.groups
+INDEX_PREFIX = "index:"  # for DataConfig.groups
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the two networks. 1-step AR is MRAR with one image (SPEC of the paper: section 3, figure 2)."""
+    """Sizes of the two networks. 1-step AR is MRAR with one image (arXiv 2506.09482, section 3 and figure 2)."""
 
     width: int = 768  # d: token width of both networks
     heads: int = 12
     encoder_blocks: int = 24  # semantic encoder (the AR Transformer)
     decoder_blocks: int = 12  # diffusion decoder
     num_classes: int = 1000
-    class_tokens: int = 64  # the class vector, repeated this often in front of the image tokens
-    num_images: int = 1  # images of one sequence: 1 is 1-step AR, 4 is the published MRAR
+    class_tokens: int = 64  # copies of the class vector in front of the image tokens
+    num_images: int = 1  # images in a sequence: 1 is 1-step AR, 4 is the published MRAR
     tokens_per_image: int = 256  # semantic tokens of one image
     mask_tokens: int = 1  # learned mask vectors: 1 shared, or one for each of tokens_per_image positions
-    reference_patch: int = 1  # MRAR: side of the latent patch that becomes one reference token; unused with one image
+    reference_patch: int = 1  # MRAR: side of the latent patch that becomes one token of an earlier image
     latent_size: int = 16  # side of the latent grid; the decoder sees latent_size**2 tokens
     latent_channels: int = 16
     dropout: float = 0.1  # on attention weights, attention outputs, and twice in each MLP; training only
     label_dropout: float = 0.1  # probability that a training row's class becomes the null class
-    # Compute; parameters are always float32. With "float32", matrix products have the device's default precision, which
-    # is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
+    # Of the computation; parameters are always float32. With "float32", matrix products have the device's default
+    # precision, which is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16, and no dropout in training
-    remat: Literal["none", "dots", "full"] = "none"  # what a block keeps for the backward pass: all, matmuls, nothing
+    attention: Literal["xla", "cudnn"] = "xla"  # cudnn needs NVIDIA GPUs, bfloat16, and no dropout in training
+    remat: Literal["none", "dots", "full"] = "none"  # a block keeps all, matmuls or nothing for the backward pass
 
     @property
     def semantic_tokens(self) -> int:
-        """Image tokens of the whole encoder sequence (all images)."""
+        """Image tokens of the whole encoder sequence, over all images."""
         return self.num_images * self.tokens_per_image
 
     @property
@@ -51,11 +51,9 @@ class TokenizerConfig:
 
     kind: Literal["pixels", "kl16"] = "pixels"
     patch: int = 2  # pixels: side of the square of pixels that becomes one latent position
-    weights: str = ""  # kl16: folder made by cli.convert --kind=kl16
-    slice_size: int = (
-        32  # kl16: images of a device encoded or decoded at once, which bounds the memory of a large batch
-    )
-    dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: compute
+    weights: str = ""  # kl16: folder made by transdiff convert --kind=kl16
+    slice_size: int = 32  # kl16: images that a device encodes or decodes at once; bounds the memory of a large batch
+    dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: of the computation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +61,24 @@ class DataConfig:
     """Where images come from and what happens to them before the tokenizer."""
 
     # "digits" (embedded), "tfds:NAME" for an image-classification dataset of TFDS, "folder:PATH" for a folder with one
-    # subfolder of images for each class, or "latents:DIR" for a folder that cli.cache_latents made.
+    # subfolder of images for each class, or "latents:DIR" for a folder made by transdiff cache_latents.
     source: str = "digits"
     directory: str = "~/tensorflow_datasets"  # where TFDS keeps prepared datasets
-    split: str = "train"  # of TFDS; a folder is one split
+    split: str = "train"  # of a TFDS dataset; a folder is one split
     image_size: int = 8
-    image_channels: int = 1  # 1 (grey) or 3 (RGB): what images are converted to
-    # To image_size. none: images must have it; random: a random square of the full short side, resized; center: the
-    # middle square, resized as for ADM.
+    image_channels: int = 1  # images are converted to 1 (grey) or 3 (RGB)
+    # How an image becomes image_size pixels wide and high. none: it must be already; random: a random square of the
+    # full short side, resized; center: the middle square, resized as ADM does.
     crop: Literal["none", "random", "center"] = "none"
     flip: bool = False  # random horizontal flip
-    read_threads: int = 4  # of each process that reads; a thread prepares a batch
-    workers: int = 0  # processes that read; 0: threads of the training process
+    read_threads: int = 4  # of each reading process; a thread prepares a batch
+    workers: int = 0  # reading processes; 0: threads of the training process read
     max_unreadable: float = 0.001  # stop when more than this share of the records cannot be decoded
-    # MRAR groups: "random" draws references anew each epoch; "index:FILE" takes the groups of an index file as they
-    # are (the release's, or one that cli.cache_latents --groups made).
+    # MRAR groups: "random" draws the earlier images anew each epoch; "index:FILE" takes the groups of an index file as
+    # they are (the release's, or one made by transdiff cache_latents --groups).
     groups: str = "random"
-    small_classes: Literal["error", "skip", "repeat"] = (
-        "error"  # random groups: classes of fewer than num_images images
-    )
+    # Random groups: what to do with classes of fewer than num_images images.
+    small_classes: Literal["error", "skip", "repeat"] = "error"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +100,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
-    weight_decay: float = 0.02  # where it applies is decided by parameter path: training/optimizer.py
+    weight_decay: float = 0.02  # training/optimizer.py decides by parameter path where it applies
     clip_norm: float = 3.0  # global gradient norm
 
 
@@ -114,41 +111,41 @@ class TrainConfig:
     batch_size: int = 256  # rows of a global step; a row is num_images images of one class
     accumulation: int = 1  # micro-batches that a step's rows are split into; gradients are averaged
     steps: int = 1000
-    ema_rates: tuple[float, ...] = (0.9999,)  # the first is the one that is sampled from by default
+    ema_rates: tuple[float, ...] = (0.9999,)  # sampling uses the first one by default
     only: Literal["all", "decoder"] = "all"  # "decoder" freezes the semantic encoder
     init_from: str = ""  # workdir of another run to take weights from (fine-tuning); empty: from scratch
     init_weights: Literal["ema", "raw"] = "ema"  # which weights of init_from
-    max_nonfinite_steps: int = 10  # stop after so many non-finite steps in a row
+    max_nonfinite_steps: int = 10  # stop after this many non-finite steps in a row
     log_every: int = 50
     sample_every: int = 0  # steps between sample grids in the event file; 0: none
     checkpoint_every: int = 1000
-    keep_last: int = 2  # checkpoints to keep
-    keep_every: int = 0  # and every checkpoint whose step is a multiple of this; 0: none
+    keep_last: int = 2  # newest checkpoints to keep
+    keep_every: int = 0  # also keep checkpoints whose step is a multiple of this; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """The reverse process (SDE or ODE from noise at t = 1 to data at t = 0)."""
+    """The reverse process: an SDE or ODE from noise at t = 1 to data at t = 0."""
 
-    # euler_maruyama solves the SDE and is the solver of the published scores; the others solve the ODE, deterministic
-    # after the initial noise: euler of first order, heun (two network evaluations a step) and dpmpp_2m of second.
+    # euler_maruyama solves the SDE; the published scores use it. The others solve the ODE, deterministically after the
+    # initial noise: euler is of first order, heun (two network evaluations per step) and dpmpp_2m are of second order.
     solver: Literal["euler_maruyama", "euler", "heun", "dpmpp_2m"] = "euler_maruyama"
     steps: int = 100
-    steps_by_image: tuple[int, ...] = ()  # MRAR: steps of each image, where references take fewer; empty: `steps`
+    steps_by_image: tuple[int, ...] = ()  # MRAR: steps of each image; earlier images may take fewer; empty: `steps`
     last_time: float = 0.04  # t of the last network evaluation; from there one step goes to 0
     guidance: tuple[float, ...] = (1.0,)  # classifier-free guidance weight, for all images or one for each; 1: off
-    guidance_interval: tuple[float, ...] = (0.0, 1.0)  # [low, high] in t; outside it the conditional velocity alone
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)  # [low, high] in t; outside it no guidance
     # How the weight grows from 1 at t = 1 to `guidance` at t = 0: at once, with 1 - t, or with
     # (1 - cos(pi (1 - t)^guidance_power)) / 2 (MDT, section 4).
     guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
     guidance_power: float = 4.0
-    fuse_fraction: float = 0.5  # where two classes are fused: the share of semantic tokens that take the second one's
-    drift_scale: float = 1.0  # scale_0 of the release, on all but the last step of euler_maruyama
-    noise_scale: float = 1.0  # scale_1 of the release, likewise
+    fuse_fraction: float = 0.5  # when two classes are fused, the share of semantic tokens taken from the second
+    drift_scale: float = 1.0  # the release's scale_0, on all but the last step of euler_maruyama
+    noise_scale: float = 1.0  # the release's scale_1, on all but the last step of euler_maruyama
     batch_size: int = 64  # images sampled at once, over all devices
 
     def of_images(self, num_images: int) -> "tuple[SamplingConfig, ...]":
-        """The settings of each image of a sequence: one guidance weight, one number of steps."""
+        """The settings of each image in a sequence, with one guidance weight and one number of steps."""
         weights = self.guidance * num_images if len(self.guidance) == 1 else self.guidance
         steps = self.steps_by_image or (self.steps,) * num_images
         return tuple(
@@ -159,30 +156,30 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Scores during training: of samples of the first average, with the run's sampling settings and seed."""
+    """Scores during training. The samples come from the first average, with the run's sampling settings and seed."""
 
     every: int = 0  # steps between scores; 0: none
     num_samples: int = 10_000  # balanced over the classes
-    reference: str = ""  # statistics or images, as cli.evaluate --reference takes them
-    inception: str = ""  # folder made by cli.convert --kind=inception
+    reference: str = ""  # statistics or images, as for transdiff evaluate --reference
+    inception: str = ""  # folder made by transdiff convert --kind=inception
     protocol: Literal["transdiff", "adm"] = "transdiff"
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the device mesh's axes; -1 (once) takes the devices that remain."""
+    """Sizes of the device mesh's axes; one of them may be -1 and takes the remaining devices."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    # Slices that only a data center network joins, over which the data axis, alone, is laid. -1: those of the TPUs, and
-    # one of other devices.
+    # Number of slices joined only by a data center network; the data axis alone spans them. -1: as many as the TPUs
+    # have, and one for other devices.
     dcn_data: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run computes."""
+    """All settings that decide what a run computes."""
 
     seed: int = 0
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

@@ -1,4 +1,4 @@
-"""Values out of range, and sizes that cannot work together."""
+"""Checks that values are in range and that sizes fit together."""
 
 from typing import Any
 
@@ -16,7 +16,11 @@ from transdiff_jax.errors import UserError
 
 
 def validate(config: Config) -> None:
-    """Raises a UserError for values out of range and for sizes that cannot work together."""
+    """Checks a configuration.
+
+    Raises:
+        UserError: a value is out of range, or sizes do not fit together.
+    """
     _check_ranges(config)
     _check_model(config.model)
     _check_data(config.data)
@@ -86,9 +90,11 @@ def _check_ranges(config: Config) -> None:
         for path in paths:
             value = _get(config, path)
             _require(value >= least, f"config.{path}={value} must be at least {least}")
-    _require(config.seed < 2**31, f"config.seed={config.seed} must be below {2**31}: keys are made of 32 bits")
+    _require(config.seed < 2**31, f"config.seed={config.seed} must be below {2**31}, because seeds are int32")
     slices = config.mesh.dcn_data
-    _require(slices == -1 or slices > 0, f"config.mesh.dcn_data={slices} must be at least 1, or -1 for those found")
+    _require(
+        slices == -1 or slices > 0, f"config.mesh.dcn_data={slices} must be at least 1, or -1 for the slices found"
+    )
     for path in _FRACTIONS:
         value = _get(config, path)
         _require(0 <= value < 1, f"config.{path}={value} must be at least 0 and below 1")
@@ -111,8 +117,8 @@ def _check_model(model: ModelConfig) -> None:
         size = model.width // model.heads
         _require(
             size % 8 == 0 and size <= 256,
-            f'config.model.attention="cudnn" needs heads of a multiple of 8, at most 256, not config.model.width / '
-            f'config.model.heads = {size}; or set config.model.attention="xla"',
+            'config.model.attention="cudnn" needs heads whose size is a multiple of 8 and at most 256, not '
+            f'config.model.width / config.model.heads = {size}; or set config.model.attention="xla"',
         )
     _require(
         model.mask_tokens in (1, model.tokens_per_image),
@@ -168,7 +174,7 @@ def _check_latents(config: Config) -> None:
         f"patches of {patch}",
     )
     if kind == "kl16":
-        return  # its channels are known when the weights are read
+        return  # KL-16's channels are only known once its weights are read
     channels = data.image_channels * patch**2
     _require(
         model.latent_channels == channels,
@@ -181,8 +187,8 @@ def _check_training(config: Config) -> None:
     train = config.train
     _require(
         config.tokenizer.kind == "kl16" or not config.data.source.startswith(LATENTS_PREFIX),
-        f"config.data.source={config.data.source!r} holds latents of KL-16: config.tokenizer.kind must be kl16, and "
-        "config.tokenizer.weights the folder that they were made with",
+        f"config.data.source={config.data.source!r} holds KL-16 latents: config.tokenizer.kind must be kl16, and "
+        "config.tokenizer.weights the folder that made them",
     )
     _require(
         train.batch_size % train.accumulation == 0,
@@ -190,7 +196,7 @@ def _check_training(config: Config) -> None:
     )
     _require(
         train.only == "all" or config.loss.diversity_weight == 0,
-        f"config.loss.diversity_weight={config.loss.diversity_weight} needs a semantic encoder that is trained: "
+        f"config.loss.diversity_weight={config.loss.diversity_weight} needs a trained semantic encoder: "
         'config.train.only must be "all"',
     )
     _require(len(train.ema_rates) > 0, "config.train.ema_rates=() must name at least one rate")
@@ -232,7 +238,8 @@ def _check_sampling(config: Config) -> None:
         len(interval) == 2 and 0 <= interval[0] <= interval[1] <= 1,
         f"config.sampling.guidance_interval={interval} must be two times, 0 <= low <= high <= 1",
     )
-    _require(0 <= sampling.fuse_fraction <= 1, f"config.sampling.fuse_fraction={sampling.fuse_fraction} must be 0 to 1")
+    fraction = sampling.fuse_fraction
+    _require(0 <= fraction <= 1, f"config.sampling.fuse_fraction={fraction} must be from 0 to 1")
 
 
 def _check_eval(scores: EvalConfig) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of other implementations, in and out."""
+"""Conversion of checkpoints from and to PyTorch."""
 
 from etils import epy
 

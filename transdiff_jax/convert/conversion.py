@@ -1,12 +1,12 @@
-"""Whole checkpoints: a `.pth` of the reference becomes a folder of ours, and back.
+"""Whole checkpoints: a PyTorch file becomes a folder of ours, and back.
 
-A converted model is a run like any other, at step 0 and without optimizer state: it is sampled by its workdir and
-fine-tuned through `config.train.init_from`. Beside it lie the tensors that the reference itself never reads, so that
-the way back gives the same file contents to the last bit.
+A converted model is an ordinary run at step 0 without optimizer state: `transdiff sample` takes its workdir, and
+`config.train.init_from` fine-tunes it. Its folder also keeps the tensors that the PyTorch network never reads, so that
+the export gives the same file contents to the last bit.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +33,20 @@ from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
 from transdiff_jax.training.state import TrainState
 
 UNUSED_FILE = "unused_tensors.npz"
-RELEASE_FILE = "checkpoint-last.pth"  # the name that the release gives and looks for
+RELEASE_FILE = "checkpoint-last.pth"  # the name that the release writes and looks for
 _MODEL, _EMA = "model", "ema"
 _HEAD_WIDTH = 64  # of the published B and L models
+Sizes = TypeVar("Sizes", ModelConfig, Kl16Config)
 
 
-class Imported(NamedTuple):
-    """A checkpoint of the reference in our layout, apart from the file it came from."""
+class Imported(NamedTuple, Generic[Sizes]):
+    """A PyTorch checkpoint in our layout."""
 
     table: NameTable
-    config: ModelConfig | Kl16Config
+    config: Sizes
     params: Params
     ema: Params | None
-    unused: dict[str, np.ndarray]  # by "model/" or "ema/" and the reference's name
+    unused: dict[str, np.ndarray]  # by "model/" or "ema/" and PyTorch's name
 
 
 def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokenizer: str = "") -> NameTable:
@@ -54,14 +55,14 @@ def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokeniz
     Args:
         path: the `.pth` file.
         out: new workdir.
-        heads: attention heads, where the width is not a published one.
-        tokenizer: folder of converted KL-16 weights, for sampling; may be named later.
+        heads: number of attention heads, if the width is not a published one.
+        tokenizer: folder of converted KL-16 weights, for sampling; it may also be given later.
 
     Returns:
-        What became of every tensor.
+        The name table, which says where each tensor went.
 
     Raises:
-        UserError: the file cannot be read or does not fit a model, or the workdir is taken.
+        UserError: the file cannot be read or does not fit a model, or the workdir already holds checkpoints.
     """
     imported = _read_transdiff(path, heads)
     model = imported.config
@@ -74,18 +75,18 @@ def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokeniz
     validate(config)
     _check_new(out)
     if imported.ema is None:
-        logging.warning("%s has no model_ema: its model stands in for the average", path)
+        logging.warning("%s has no model_ema: its model replaces the average", path)
     _save_unused(out, imported.unused)
     _save_run(out, config, imported.params, imported.params if imported.ema is None else imported.ema)
     return imported.table
 
 
-def _read_transdiff(path: Path, heads: int | None) -> Imported:
+def _read_transdiff(path: Path, heads: int | None) -> Imported[ModelConfig]:
     checkpoint, source = read_checkpoint(path), str(path)
     shapes = checkpoint.model.shapes()
     model = transdiff_names.infer_model(shapes, source, _find_heads(checkpoint, heads, source))
     table = transdiff_names.name_table(model)
-    # Both before either is converted, which takes a while.
+    # Check both before converting either, because conversion is slow.
     check_reference(table, shapes, source)
     if checkpoint.ema is not None:
         check_reference(table, checkpoint.ema.shapes(), f"{source} (model_ema)")
@@ -95,14 +96,17 @@ def _read_transdiff(path: Path, heads: int | None) -> Imported:
 
 
 def export_transdiff(workdir: Path, out: Path) -> NameTable:
-    """A run's newest checkpoint -> a `.pth` file with the release's names; the inverse of `import_transdiff`.
+    """The newest checkpoint of a run -> a `.pth` file with the release's names; the inverse of `import_transdiff`.
 
     Args:
         workdir: a run, converted or trained here.
-        out: the file, or a folder for a file of the release's name.
+        out: the file, or a folder for a file with the release's name.
+
+    Returns:
+        The name table, which says where each tensor came from.
 
     Raises:
-        UserError: the run cannot be read, or the file not written.
+        UserError: the run cannot be read, or the file cannot be written.
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     raw, ema = (load_weights(workdir, mesh, kind=kind) for kind in ("raw", "ema"))
@@ -125,7 +129,7 @@ def import_kl16(path: Path, out: Path) -> NameTable:
     return imported.table
 
 
-def _read_kl16(path: Path) -> Imported:
+def _read_kl16(path: Path) -> Imported[Kl16Config]:
     checkpoint, source = read_checkpoint(path), str(path)
     shapes = checkpoint.model.shapes()
     config = kl16_names.infer_config(shapes, source)
@@ -146,14 +150,14 @@ def export_kl16(folder: Path, out: Path) -> NameTable:
 def import_inception(path: Path, out: Path) -> NameTable:
     """A published Inception file -> a folder for the evaluation; arguments and errors as `import_transdiff`.
 
-    Scores are comparable only if everybody's weights are the same: the folder notes the file's SHA-256, and a digest
-    that is not the published one is told, though not refused (saving a file anew changes its digest and no weight).
+    Scores are comparable only if the weights are the same, so the folder notes the SHA-256 of the file. A digest other
+    than the published one is reported but accepted, because saving a file again changes its digest but no weight.
     """
     checkpoint = read_checkpoint(path)
     digest = sha256(path)
     if digest != PUBLISHED_SHA256:
         logging.warning(
-            "%s has SHA-256 %s, and the published file %s: scores are comparable only if the weights are the same",
+            "%s has SHA-256 %s, but the published file has %s: scores are comparable only if the weights are the same",
             path,
             digest,
             PUBLISHED_SHA256,
@@ -165,10 +169,10 @@ def import_inception(path: Path, out: Path) -> NameTable:
 
 
 def _find_heads(checkpoint: Checkpoint, heads: int | None, source: str) -> int | None:
-    """The number of attention heads: as given, as noted in the file, or of the published model of this width.
+    """The number of attention heads: the given one, the one in the file, or that of the published model of this width.
 
-    For any other width it is assumed, loudly: the parameters are the same under any number of heads, so the conversion
-    and the way back are right, but samples are not if the assumption is wrong.
+    For any other width it is assumed, with a warning. Parameters do not depend on the number of heads, so import and
+    export are right even if the assumption is wrong, but samples are not.
     """
     noted = checkpoint.args.get("heads")
     if heads is not None or isinstance(noted, int):
@@ -177,8 +181,8 @@ def _find_heads(checkpoint: Checkpoint, heads: int | None, source: str) -> int |
     if published_heads(width) is None and width > 0:
         heads = max(width // _HEAD_WIDTH, 1)
         logging.warning(
-            "%s has width %d, which is no published size, and nothing in it shows the number of attention heads: "
-            "assuming %d. Give --heads if that is wrong, or samples will be.",
+            "%s has width %d, which is not a published size, and nothing in it shows the number of attention heads: "
+            "assuming %d. If that is wrong, samples will be wrong too: give --heads.",
             source,
             width,
             heads,
@@ -186,10 +190,10 @@ def _find_heads(checkpoint: Checkpoint, heads: int | None, source: str) -> int |
     return heads
 
 
-def _to_jax(params: dict) -> dict:
-    """The tree with JAX arrays, in place and leaf by leaf.
+def _to_jax(params: Params) -> Params:
+    """The tree with JAX arrays, converted in place and leaf by leaf.
 
-    Orbax copies NumPy arrays before it writes them, twice; a full-size model must not be in memory so often.
+    Orbax copies NumPy arrays twice before it writes them, which is too much memory for a full-size model.
     """
     for name, value in params.items():
         params[name] = _to_jax(value) if isinstance(value, dict) else jnp.asarray(value)
@@ -220,7 +224,7 @@ def _save_run(out: Path, config: Config, params: Params, ema: Params) -> None:
 def _unused_tensors(table: NameTable, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     sources = {_MODEL: checkpoint.model} | ({} if checkpoint.ema is None else {_EMA: checkpoint.ema})
     return {
-        # A copy: a view would keep the whole file mapped.
+        # A copy, because a view would keep the whole file mapped.
         f"{name}/{unused.reference}": np.array(source[unused.reference])
         for name, source in sources.items()
         for unused in table.unused
@@ -229,6 +233,7 @@ def _unused_tensors(table: NameTable, checkpoint: Checkpoint) -> dict[str, np.nd
 
 def _save_unused(out: Path, tensors: Tensors) -> None:
     if tensors:
+        # pyrefly: ignore[bad-argument-type]  # NumPy's stub takes any array for its own flag `allow_pickle`
         np.savez(out / UNUSED_FILE, **tensors)
 
 

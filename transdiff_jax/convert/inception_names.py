@@ -1,11 +1,12 @@
 """Inception: the name table of the published weight files.
 
-torch-fidelity's and pytorch-fid's files hold the same tensors under the same names, those of torchvision's network;
-the latter adds counters of training batches.
+The files of torch-fidelity and pytorch-fid hold the same tensors under the names of torchvision's network;
+pytorch-fid's also holds counters of training batches.
 """
 
 from collections.abc import Mapping
 
+import jax
 from flax.traverse_util import flatten_dict
 
 from transdiff_jax.convert.table import Entry, NameTable, Unused, linear
@@ -23,9 +24,11 @@ def name_table(shapes: Mapping[str, Shape] | None = None) -> NameTable:
     """Both names of every tensor.
 
     Args:
-        shapes: what a file holds, where it may hold leftovers of training beside the network.
+        shapes: of a file's tensors, by name, if it may hold leftovers of training beside the network.
     """
-    ours = {path: leaf.shape for path, leaf in flatten_dict(param_shapes(), sep="/").items()}
+    # pyrefly: ignore[bad-assignment]  # Flax returns markers of empty nodes only if asked to keep them
+    leaves: dict[str, jax.ShapeDtypeStruct] = flatten_dict(param_shapes(), sep="/")
+    ours = {path: leaf.shape for path, leaf in leaves.items()}
     entries = linear(_HEAD, _HEAD, ours[f"{_HEAD}/kernel"][:1], ours[f"{_HEAD}/bias"])
     entries += [_entry(path, shape) for path, shape in ours.items() if not path.startswith(f"{_HEAD}/")]
     unused = [Unused(name, tuple(shape), reason) for name, shape in (shapes or {}).items() if (reason := _reason(name))]
@@ -33,7 +36,7 @@ def name_table(shapes: Mapping[str, Shape] | None = None) -> NameTable:
 
 
 def _entry(path: str, shape: Shape) -> Entry:
-    """One tensor of a convolution with its normalization; `path` is "mixed_5b/branch1x1/kernel" or the like."""
+    """One tensor of a convolution and its normalization; `path` is for instance "mixed_5b/branch1x1/kernel"."""
     *layer, leaf = path.split("/")
     layer[0] = layer[0].capitalize()
     name = ".".join(layer)

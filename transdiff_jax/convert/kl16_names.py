@@ -1,4 +1,4 @@
-"""KL-16: the name table, and the autoencoder's sizes from a checkpoint's tensors."""
+"""KL-16: the name table, and the sizes of the autoencoder from the tensors of a checkpoint."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def name_table(config: Kl16Config, shapes: Mapping[str, Shape] | None = None) ->
 
     Args:
         config: its sizes.
-        shapes: what a checkpoint holds, where it may hold the training losses beside the network.
+        shapes: of a checkpoint's tensors, by name, if it may hold the training losses beside the network.
     """
     channels = config.latent_channels
     losses = {name: shape for name, shape in (shapes or {}).items() if name.startswith("loss.")}
@@ -98,14 +98,14 @@ def _attention(theirs: str, ours: str, width: int) -> list[Entry]:
 
 
 def infer_config(shapes: Mapping[str, Shape], source: str) -> Kl16Config:
-    """The autoencoder's sizes from a checkpoint's tensors.
+    """The sizes of the autoencoder from the tensors of a checkpoint.
 
     Args:
-        shapes: of the reference's tensors, by name.
-        source: what to call the checkpoint in an error.
+        shapes: of the checkpoint's tensors, by name.
+        source: name of the checkpoint in errors.
 
     Raises:
-        UserError: not a KL autoencoder's checkpoint.
+        UserError: the checkpoint is not of a KL autoencoder.
     """
     width, image_channels = _conv_shape(shapes, "encoder.conv_in.weight", source)
     _, channels = _conv_shape(shapes, "decoder.conv_in.weight", source)
@@ -123,7 +123,7 @@ def infer_config(shapes: Mapping[str, Shape], source: str) -> Kl16Config:
 
 
 def _conv_shape(shapes: Mapping[str, Shape], name: str, source: str) -> Shape:
-    """Outputs and inputs of a convolution."""
+    """The numbers of outputs and inputs of a convolution."""
     if name not in shapes or len(shapes[name]) != 4:
-        raise UserError(f"{source} is not a KL-16 checkpoint: it has no convolution {name}; is --kind right?")
+        raise UserError(f"{source} is not a KL-16 checkpoint: it has no convolution {name}; check --kind")
     return tuple(shapes[name][:2])

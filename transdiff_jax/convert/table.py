@@ -1,7 +1,7 @@
-"""What a name table is, and how it moves tensors between the reference's names and our parameter trees (NumPy only).
+"""Name tables, and how they move tensors between PyTorch's names and our parameter trees (NumPy only).
 
-Both networks' tables read the same way in both directions, so nothing is said twice. Every tensor of a reference file
-is either mapped or listed as unused with the reason; anything else is an error, never skipped.
+One table serves both directions, so nothing is written twice. Every tensor of a PyTorch file is either mapped or listed
+as unused with the reason. Anything else is an error and never skipped.
 """
 
 import math
@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.model.params import Params
 from transdiff_jax.storage.torch_file import Shape, Tensors
 
 _LINEAR = (1, 0)  # [out, in] -> [in, out]
@@ -20,22 +22,22 @@ _CONV = (2, 3, 1, 0)  # [out, in, height, width] -> [height, width, in, out]
 
 
 class Entry(NamedTuple):
-    """One tensor under its two names: ours = reference.transpose(order).reshape(our_shape)."""
+    """One tensor under its two names: ours = PyTorch's.transpose(order).reshape(our_shape)."""
 
-    reference: str  # the reference's name; "{}" stands for the layer where ours are stacked
-    ours: str  # path in our tree, "/" between names
+    reference: str  # PyTorch's name; "{}" stands for the layer if ours are stacked
+    ours: str  # path in our tree, with "/" between names
     reference_shape: Shape  # of one layer
-    our_shape: Shape  # of one layer, without the leading axis of layers
+    our_shape: Shape  # of one layer, without the leading layer axis
     order: tuple[int, ...]
     layers: int = 0  # length of our leading axis; 0: not stacked
 
     def reference_names(self) -> list[str]:
-        """The reference's tensors that make up ours, in the order of layers."""
+        """PyTorch's tensors that make up ours, in the order of layers."""
         return [self.reference.format(layer) for layer in range(self.layers)] or [self.reference]
 
 
 class Unused(NamedTuple):
-    """A tensor of the reference that its own forward pass never reads."""
+    """A tensor of a PyTorch file that the network's forward pass never reads."""
 
     reference: str
     shape: Shape
@@ -43,25 +45,25 @@ class Unused(NamedTuple):
 
 
 class NameTable(NamedTuple):
-    """A network's tensors under both names."""
+    """The tensors of a network under both names."""
 
     entries: tuple[Entry, ...]
     unused: tuple[Unused, ...] = ()
 
     def reference_shapes(self) -> dict[str, Shape]:
-        """Every tensor that a reference file of this network holds."""
+        """Shapes of all tensors that a PyTorch file of this network holds."""
         mapped = {name: entry.reference_shape for entry in self.entries for name in entry.reference_names()}
         return mapped | {unused.reference: unused.shape for unused in self.unused}
 
     def our_shapes(self) -> dict[str, Shape]:
-        """Every parameter of our tree, by path."""
+        """Shapes of all parameters of our tree, by path."""
         return {
             entry.ours: (entry.layers, *entry.our_shape) if entry.layers else entry.our_shape for entry in self.entries
         }
 
 
 def linear(reference: str, ours: str, inputs: Shape, outputs: Shape, layers: int = 0) -> list[Entry]:
-    """A linear layer whose flat inputs and outputs are several axes of ours (heads)."""
+    """A linear layer; its flat inputs and outputs may be several axes of ours (heads)."""
     flat = (math.prod(outputs), math.prod(inputs))
     return [
         Entry(f"{reference}.weight", f"{ours}/kernel", flat, (*inputs, *outputs), _LINEAR, layers),
@@ -87,18 +89,18 @@ def norm(reference: str, ours: str, width: int, layers: int = 0) -> list[Entry]:
 
 
 def plain(reference: str, ours: str, reference_shape: Shape, our_shape: Shape, layers: int = 0) -> list[Entry]:
-    """A tensor that differs in axes of length one at most."""
+    """A tensor whose two shapes differ at most in axes of length one."""
     return [Entry(reference, ours, reference_shape, our_shape, tuple(range(len(reference_shape))), layers)]
 
 
 def count(names: Iterable[str], pattern: str) -> int:
-    """How many layers there are: one more than the highest number that `pattern` finds at the start of a name."""
+    """The number of layers: one more than the highest number that `pattern` finds at the start of a name."""
     matches = (re.match(pattern, name) for name in names)
     return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def describe(table: NameTable) -> list[str]:
-    """One line for every tensor of the reference: where it goes, or why nowhere."""
+    """One line for each tensor of the PyTorch file: where it goes, or why it is unused."""
     lines = [
         f"mapped  {name} {entry.reference_shape} -> {entry.ours}{f'[{layer}]' if entry.layers else ''}"
         for entry in table.entries
@@ -108,12 +110,15 @@ def describe(table: NameTable) -> list[str]:
 
 
 def check_reference(table: NameTable, shapes: Mapping[str, Shape], source: str) -> None:
-    """Raises a UserError unless exactly the table's tensors are there, each in its shape.
+    """Checks that a file holds exactly the tensors of the table, each with its shape.
 
     Args:
-        table: what must be there.
-        shapes: what a file holds.
-        source: what to call it, a path for instance.
+        table: the expected tensors.
+        shapes: of the file's tensors, by name.
+        source: name of the file in errors, for instance its path.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of the wrong shape.
     """
     expected = table.reference_shapes()
     _refuse(source, "tensor(s) missing", [name for name in expected if name not in shapes])
@@ -126,21 +131,21 @@ def check_reference(table: NameTable, shapes: Mapping[str, Shape], source: str) 
     _refuse(source, "tensor(s) of the wrong shape", wrong)
 
 
-def from_reference(table: NameTable, tensors: Tensors, source: str) -> dict:
-    """The reference's tensors -> our tree of float32 parameters.
+def from_reference(table: NameTable, tensors: Tensors, source: str) -> Params:
+    """PyTorch's tensors -> our tree of float32 parameters.
 
     Args:
         table: names of the network.
-        tensors: by reference name. Read one at a time, so they may be mapped from a file that is larger than memory.
-        source: what to call them in an error.
+        tensors: by PyTorch's names. They are read one at a time, so they may be mapped from a file larger than memory.
+        source: name of the tensors in errors.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape.
+        UserError: a tensor is missing, unknown or of the wrong shape.
     """
     check_reference(table, {name: tensor.shape for name, tensor in tensors.items()}, source)
     flat = {}
     for entry in table.entries:
-        # Filled layer by layer: a stack of transposed copies would hold the largest tensors twice.
+        # Filled layer by layer, because a stack of transposed copies would hold the largest tensors twice.
         stacked = np.empty((max(entry.layers, 1), *entry.our_shape), np.float32)
         for layer, name in enumerate(entry.reference_names()):
             stacked[layer] = tensors[name].transpose(entry.order).reshape(entry.our_shape)
@@ -148,19 +153,20 @@ def from_reference(table: NameTable, tensors: Tensors, source: str) -> dict:
     return unflatten_dict(flat, sep="/")
 
 
-def to_reference(table: NameTable, params: Mapping, unused: Tensors, source: str) -> dict[str, np.ndarray]:
-    """Our tree -> the reference's tensors, the inverse of `from_reference`.
+def to_reference(table: NameTable, params: Params, unused: Tensors, source: str) -> dict[str, np.ndarray]:
+    """Our tree -> PyTorch's tensors, the inverse of `from_reference`.
 
     Args:
         table: names of the network.
         params: our tree, or one like it (a gradient, an EMA).
-        unused: values of the table's unused tensors; zeros stand in for absent ones, nothing reads them.
-        source: what to call the tree in an error.
+        unused: values of the table's unused tensors; zeros replace missing ones, because nothing reads them.
+        source: name of the tree in errors.
 
     Raises:
-        UserError: a parameter is missing, left over or of the wrong shape.
+        UserError: a parameter is missing, unknown or of the wrong shape.
     """
-    flat = flatten_dict(params, sep="/")
+    # pyrefly: ignore[bad-assignment]  # Flax returns markers of empty nodes only if asked to keep them
+    flat: dict[str, Array | np.ndarray] = flatten_dict(params, sep="/")
     expected = table.our_shapes()
     wrong = [path for path in {*expected, *flat} if path not in flat or flat[path].shape != expected.get(path)]
     _refuse(source, "parameter(s) that do not fit the model's configuration", sorted(wrong))

@@ -1,4 +1,4 @@
-"""TransDiff: the name table, and the model's sizes from a checkpoint's tensors."""
+"""TransDiff: the name table, and the sizes of the model from the tensors of a checkpoint."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from transdiff_jax.nn.layers import TIME_FEATURES
 from transdiff_jax.storage.torch_file import Shape
 
 _DECODER = "diffdecoder.net"
-_UNUSED_PROJECTION = "projects earlier images, which 1-step AR has none of: the release never reads it"
+_UNUSED_PROJECTION = "projects earlier images; 1-step AR has none, so the release never reads it"
 
 
 def name_table(config: ModelConfig) -> NameTable:
@@ -101,19 +101,20 @@ def _mlp(theirs: str, ours: str, width: int, layers: int) -> list[Entry]:
 
 
 def infer_model(shapes: Mapping[str, Shape], source: str, heads: int | None = None) -> ModelConfig:
-    """The model's sizes from a checkpoint's tensors.
+    """The sizes of the model from the tensors of a checkpoint.
 
-    More than one mask token means MRAR: one for each token of an image. The number of heads is the one size that
-    no tensor shows, and a wrong one changes every output without changing a shape; so it is given, or that of the
-    published model of this width, and never guessed.
+    More than one mask token means MRAR: one for each token of an image. No tensor shows the number of heads, and a
+    wrong number changes every output without changing a shape. It is therefore given, or that of the published model of
+    this width, and never guessed.
 
     Args:
-        shapes: of the reference's tensors, by name.
-        source: what to call the checkpoint in an error.
-        heads: where the width is not a published one, or to overrule it.
+        shapes: of the release's tensors, by name.
+        source: name of the checkpoint in errors.
+        heads: needed for a width that is not published; overrides a published one.
 
     Raises:
-        UserError: not a TransDiff checkpoint, sizes that contradict each other, or an unknown number of heads.
+        UserError: the checkpoint is not of TransDiff, its sizes contradict each other, or the number of heads is
+            unknown.
     """
     classes, width = _shape(shapes, "class_emb.weight", 2, source)
     _, positions, _ = _shape(shapes, "encoder_pos_embed_learned", 3, source)
@@ -145,7 +146,7 @@ def infer_model(shapes: Mapping[str, Shape], source: str, heads: int | None = No
 
 def _shape(shapes: Mapping[str, Shape], name: str, rank: int, source: str) -> Shape:
     if name not in shapes:
-        raise UserError(f"{source} is not a TransDiff checkpoint: it has no tensor {name}; is --kind right?")
+        raise UserError(f"{source} is not a TransDiff checkpoint: it has no tensor {name}; check --kind")
     shape = tuple(shapes[name])
     _require(len(shape) == rank, source, f"{name} of shape {shape} must have {rank} axes")
     return shape
@@ -161,7 +162,7 @@ def _heads(width: int, heads: int | None, source: str) -> int:
     heads = published_heads(width) if heads is None else heads
     if heads is None:
         raise UserError(
-            f"{source} has width {width}, which is no published size, and tensors do not show the number of "
+            f"{source} has width {width}, which is not a published size, and tensors do not show the number of "
             "attention heads: give it with --heads"
         )
     _require(heads > 0 and width % heads == 0, source, f"--heads={heads} must divide the width {width}")

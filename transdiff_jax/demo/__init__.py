@@ -1,4 +1,4 @@
-"""The digits demo: its judge, its report, its figures."""
+"""The digits demo: its judge, its report and its figures. It needs the extra `demo`."""
 
 from etils import epy
 

@@ -1,25 +1,43 @@
-"""Pictures of a report: loss curves, sample grids with titles."""
+"""Pictures of a report: loss curves, and sample grids with titles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
+from jaxtyping import UInt8
 
+from transdiff_jax.data.sources.digits import require_demo
 from transdiff_jax.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 120
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _row_of_axes(count: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes]]":
+    """A figure of some size in inches, and as many axes side by side."""
+    require_demo("matplotlib")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _save(figure: "Figure", path: Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def save_loss_curves(path: Path, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
-    """One panel a run, side by side: flow-matching loss over training steps."""
-    figure = Figure(figsize=(5 * len(curves), 3.5), layout="constrained")
-    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    """Draws the flow-matching loss over training steps, one panel per run, side by side.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    figure, axes = _row_of_axes(len(curves), (5 * len(curves), 3.5))
     for axis, (title, (steps, losses)) in zip(axes, curves.items(), strict=True):
         axis.plot(steps, losses)
         axis.set(title=title, xlabel="step", ylabel="flow-matching loss", yscale="log")
@@ -27,11 +45,16 @@ def save_loss_curves(path: Path, curves: Mapping[str, tuple[Sequence[int], Seque
     _save(figure, path)
 
 
-def save_panels(path: Path, panels: Mapping[str, np.ndarray], row_names: Sequence[str]) -> None:
-    """Pictures uint8 [height, width, channels] of equal height with a title each; rows are named on the left."""
+def save_panels(
+    path: Path, panels: Mapping[str, UInt8[np.ndarray, "height width channels"]], row_names: Sequence[str]
+) -> None:
+    """Draws pictures of equal height side by side, each below its title. Their rows are named on the left.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     aspect = sum(picture.shape[1] / picture.shape[0] for picture in panels.values())
-    figure = Figure(figsize=(5 * aspect + 0.5, 5.5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = _row_of_axes(len(panels), (5 * aspect + 0.5, 5.5))
     for axis, (title, picture) in zip(axes, panels.items(), strict=True):
         axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set(xticks=[], yticks=[])

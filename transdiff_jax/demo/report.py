@@ -1,11 +1,13 @@
-"""The report of the digits demo: scores of both models and what they look like."""
+"""The report of the digits demo: scores of both models, and pictures of their samples."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from transdiff_jax.checkpoints.weights import latest_record
+from transdiff_jax.data.sources.digits import require_demo
 from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
 from transdiff_jax.errors import UserError
@@ -22,6 +24,8 @@ FILES = ("samples.png", "mrar_sequence.png", "loss.png", "report.json")
 GRID_COLUMNS = 10
 SCALE = 6
 
+Samples = tuple[dict[str, Any], UInt8[np.ndarray, "n height width 1"]]  # the record of a sample set, and its images
+
 
 def write_report(folder: Path) -> dict[str, Any]:
     """Scores the samples below `folder` and writes report.json, samples.png, mrar_sequence.png and loss.png there.
@@ -30,11 +34,12 @@ def write_report(folder: Path) -> dict[str, Any]:
     with all images of each sequence).
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
-        UserError: a run or a sample set is missing or not finished.
+        UserError: a run or a sample set is missing or not finished, or the extra `demo` is not installed.
     """
+    require_demo("sklearn", "matplotlib")
     sets = {name: _read_samples(folder / "samples" / name) for name in TITLES}
     records = {name: latest_record(folder / name) for name in TITLES}
     judge = DigitsJudge(records[ONE_STEP].config.data)
@@ -61,36 +66,38 @@ def write_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _read_samples(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The record of a sample set, and its images uint8 [n, height, width, 1]."""
+def _read_samples(folder: Path) -> Samples:
+    """The record and the images of a sample set."""
     finished = read_finished(folder)
     return finished.record, np.stack([load_png(folder / name, 1) for name in finished.digests])
 
 
-def _draw(folder: Path, sets: dict[str, tuple[dict[str, Any], np.ndarray]], num_images: int) -> None:
-    panels = {}
-    for name, (record, images) in sets.items():
-        first = _first_of_each_class(record["settings"]["labels"], GRID_COLUMNS)
-        panels[TITLES[name]] = grid(images[first.flatten()], len(first), scale=SCALE)
-    save_panels(folder / "samples.png", panels, [str(digit) for digit in range(len(first))])
+def _draw(folder: Path, sets: dict[str, Samples], num_images: int) -> None:
+    first = {
+        name: _first_of_each_class(record["settings"]["labels"], GRID_COLUMNS) for name, (record, _) in sets.items()
+    }
+    digits = [str(digit) for digit in range(len(first[MRAR]))]
+    panels = {
+        TITLES[name]: grid(sets[name][1][indices.flatten()], len(indices), scale=SCALE)
+        for name, indices in first.items()
+    }
+    save_panels(folder / "samples.png", panels, digits)
 
-    record, images = sets[MRAR]
-    samples = folder / "samples" / MRAR
+    samples, shown = folder / "samples" / MRAR, first[MRAR][:, 0]
     panels = {}
-    shown = _first_of_each_class(record["settings"]["labels"], 1)[:, 0]
     for number in range(1, num_images):
         earlier = np.stack([load_png(reference_path(samples, index, number), 1) for index in shown])
         panels[f"image {number}"] = grid(earlier, len(shown), scale=SCALE)
-    panels[f"image {num_images}"] = grid(images[shown], len(shown), scale=SCALE)
-    save_panels(folder / "mrar_sequence.png", panels, [str(digit) for digit in range(len(shown))])
+    panels[f"image {num_images}"] = grid(sets[MRAR][1][shown], len(shown), scale=SCALE)
+    save_panels(folder / "mrar_sequence.png", panels, digits)
 
     curves = {TITLES[name]: read_metrics(folder / name / METRICS_FILE, "flow_loss") for name in TITLES}
     save_loss_curves(folder / "loss.png", curves)
 
 
-def _first_of_each_class(labels: list[int], count: int) -> np.ndarray:
-    """Indices [classes, count] of the first samples of each class."""
+def _first_of_each_class(labels: list[int], count: int) -> Int[np.ndarray, "classes count"]:
+    """Indices of the first samples of each class."""
     rows = [np.flatnonzero(np.array(labels) == label)[:count] for label in sorted(set(labels))]
     if min(len(row) for row in rows) < count:
-        raise UserError(f"the report needs at least {count} samples of each class; sample more")
+        raise UserError(f"the report needs at least {count} samples of each class: sample more")
     return np.stack(rows)

@@ -1,4 +1,4 @@
-"""What a set of scores is worth: the numbers with everything that they depend on, as JSON and as a table."""
+"""Certificates: scores with everything that they depend on, as JSON and as a table."""
 
 import dataclasses
 import datetime
@@ -14,9 +14,11 @@ from transdiff_jax.evaluation.scores import Scores
 from transdiff_jax.evaluation.set_features import SetFeatures
 from transdiff_jax.parallel.machine import describe_machine
 
+Certificate = dict[str, Any]  # a JSON value
+
 
 def certificate_name(protocol: str) -> str:
-    """The name of a certificate; scores of two protocols do not replace each other."""
+    """The file name of a certificate; it names the protocol, so that no protocol overwrites the scores of another."""
     return f"evaluation.{protocol}.json"
 
 
@@ -28,8 +30,8 @@ def make_certificate(
     reference: ReferenceSet,
     inception: InceptionWeights,
     mesh: Mesh,
-) -> dict[str, Any]:
-    """A JSON value; a score that could not be made is null, and `not_computed` says why."""
+) -> Certificate:
+    """Builds a certificate. A score that could not be computed is null; `not_computed` says why."""
     settings = None if images.record is None else sampler_settings(images.record)
     return {
         "protocol": dataclasses.asdict(protocol),
@@ -58,14 +60,14 @@ def _warnings(
     found = unmet_requirements(protocol, features.count, images.labels, images.num_classes) + scores.warnings
     if inception.sha256 != PUBLISHED_SHA256:
         found.append(
-            f"the Inception weights are not those of published scores: their file {inception.file} has SHA-256 "
+            f"the Inception weights are not those of published scores: {inception.file} has SHA-256 "
             f"{inception.sha256}, not {PUBLISHED_SHA256}"
         )
     return found
 
 
-def format_table(certificate: dict[str, Any]) -> list[str]:
-    """Lines of a table of a certificate's scores, reasons and warnings; each names the protocol."""
+def format_table(certificate: Certificate) -> list[str]:
+    """The scores, reasons and warnings of a certificate as lines of a table; each line names the protocol."""
     protocol = certificate["protocol"]["name"]
     rows = [("samples", str(certificate["num_samples"]))]
     for name, value in certificate["scores"].items():

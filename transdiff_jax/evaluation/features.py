@@ -2,50 +2,53 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
+from jaxtyping import Float, Int, PyTree, UInt8
 
 from transdiff_jax.parallel.arrays import batch_sharding, held_rows, replicate, replicated, to_global
 from transdiff_jax.parallel.mesh import check_batch
 
-Features = dict[str, np.ndarray]  # float32 [n, width] by name
+# Features of n images by name; each name has its own width.
+Features = dict[str, Float[np.ndarray, "n _"]]
+# Parameters and images -> features by name; a row depends on its own image only.
+Network = Callable[[PyTree, UInt8[Array, "b height width channels"]], dict[str, Float[Array, "b _"]]]
 
 
+@runtime_checkable
 class Images(Protocol):
-    """Images of one size: an array uint8 [n, height, width, c], or what reads those of them that are asked for."""
+    """Images of one size: a uint8 array [n, height, width, channels], or an object that reads its images on demand."""
 
     def __len__(self) -> int:
-        """How many."""
+        """The number of images."""
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The images of these row numbers [m], uint8 [m, height, width, c]."""
+    def __getitem__(self, rows: Int[np.ndarray, " m"], /) -> UInt8[np.ndarray, "m height width channels"]:
+        """The images at these row numbers."""
 
 
 class Extracted(NamedTuple):
-    """What there is to know of n images; the same in all processes."""
+    """Features and pixel digests of n images; the same in all processes."""
 
     features: Features
-    digests: np.ndarray  # of their pixels, uint8 [n, 32]
+    digests: UInt8[np.ndarray, "n 32"]
 
 
 class FeatureExtractor:
     """Runs a network over images in batches of one static shape.
 
-    The last batch is filled with black images, whose features are dropped: every image counts once, whatever the batch
-    size. An image's features depend on the batch size and on the devices only by rounding.
+    The last batch is filled up with black images, whose features are dropped: at any batch size, every image counts
+    once. The batch size and the devices change the features of an image only by rounding.
     """
 
-    def __init__(
-        self, compute: Callable[[Any, jax.Array], dict[str, jax.Array]], params: Any, mesh: Mesh, batch_size: int
-    ) -> None:
+    def __init__(self, compute: Network, params: PyTree, mesh: Mesh, batch_size: int) -> None:
         """Places the network on the mesh.
 
         Args:
-            compute: parameters and images [b, height, width, c] -> features [b, width] by name, row by row;
-                `partial(inception_features, names=(...))` for instance.
+            compute: the network, for instance `partial(inception_features, names=(...))`.
             params: a tree of arrays, copied to every device.
             mesh: the devices; a batch is split over its data and fsdp axes.
             batch_size: images at once on all devices together.
@@ -57,9 +60,9 @@ class FeatureExtractor:
         self.batch_size = batch_size
         rows, everywhere = batch_sharding(mesh), replicated(mesh)
         self._params = replicate(params, mesh)
-        # Every process gets all of what each has made of its rows: the scores are of the whole set.
+        # Every process receives the features of all rows, because scores are of the whole set.
         self._compute = jax.jit(
-            lambda params, batch: Extracted(compute(params, batch["images"]), batch["digests"]),
+            lambda params, batch: (compute(params, batch["images"]), batch["digests"]),
             in_shardings=(everywhere, rows),
             out_shardings=everywhere,
         )
@@ -67,18 +70,18 @@ class FeatureExtractor:
         self._held = held_rows(batch_size, mesh)
 
     def __call__(self, batches: Iterable[Images]) -> Iterator[Extracted]:
-        """Features of each batch in turn.
+        """Yields the features of each batch in turn.
 
         Args:
-            batches: at most `batch_size` images each, all of one size. In a job of several processes each has the
-                same batches, and reads of them the images that its own devices take.
+            batches: at most `batch_size` images each, all of one size. Every process of a job passes the same batches
+                and reads only the images that its own devices take.
 
         Raises:
-            ValueError: a batch of more images.
+            ValueError: a batch has more images.
         """
         waiting = None
         for batch in batches:
-            # The next batch is on its way before this one's features are waited for.
+            # The next batch starts before the features of this one are read, so that devices do not wait for the host.
             started = self._start(batch), len(batch)
             if waiting is not None:
                 yield _read(*waiting)
@@ -86,7 +89,7 @@ class FeatureExtractor:
         if waiting is not None:
             yield _read(*waiting)
 
-    def _start(self, batch: Images) -> Extracted:
+    def _start(self, batch: Images) -> tuple[dict[str, Array], Array]:
         if len(batch) > self.batch_size:
             raise ValueError(f"{len(batch)} images are more than a batch of {self.batch_size}")
         images = batch[self._held[self._held < len(batch)]]
@@ -99,21 +102,19 @@ def _fill(rows: np.ndarray, count: int) -> np.ndarray:
     return np.pad(rows, ((0, count - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
 
-def _read(extracted: Extracted, count: int) -> Extracted:
-    return jax.tree.map(lambda rows: np.asarray(rows)[:count], extracted)
+def _read(computed: tuple[dict[str, Array], Array], count: int) -> Extracted:
+    features, digests = jax.tree.map(lambda rows: np.asarray(rows)[:count], computed)
+    return Extracted(features, digests)
 
 
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-def digest_images(images: np.ndarray) -> np.ndarray:
-    """SHA-256 of each image: of its size and its pixels as RGB, so that it is the same in any container.
+def digest_images(images: UInt8[np.ndarray, "n height width channels"]) -> UInt8[np.ndarray, "n 32"]:
+    """SHA-256 of each image's size and RGB pixels, which does not depend on the container.
 
     Args:
-        images: uint8 [n, height, width, 1 or 3].
-
-    Returns:
-        uint8 [n, 32].
+        images: with 1 or 3 channels.
     """
     _, height, width, _ = images.shape
     colour = np.broadcast_to(images, (len(images), height, width, 3))
@@ -121,6 +122,6 @@ def digest_images(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)
 
 
-def digest_set(digests: np.ndarray) -> str:
-    """SHA-256, in hexadecimal, of the digests uint8 [n, 32] of all images in order."""
+def digest_set(digests: UInt8[np.ndarray, "n 32"]) -> str:
+    """SHA-256, in hexadecimal, of the digests of all images in order."""
     return hashlib.sha256(digests.tobytes()).hexdigest()

@@ -1,8 +1,7 @@
-"""Sets of images to score: a sample set of cli.sample, a folder of image files, an ADM `.npz`.
+"""Sets of images to score: a sample set of `transdiff sample`, a folder of image files, or an ADM `.npz`.
 
-All are read a few at a time and in a fixed order; of image files a process reads those that its own devices take. What
-does not fit together ends in one line: a set with a damaged or missing image, or with images of several sizes, has no
-score.
+Images are read a few at a time and in a fixed order; a process reads only the image files that its own devices take. A
+set with a damaged or missing image, or with images of several sizes, has no score: reading it raises.
 """
 
 import concurrent.futures
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from jaxtyping import Int, UInt8
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
@@ -31,43 +31,43 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images in order, and what is known of them."""
+    """Images in order, and what is known about them."""
 
     source: str  # where they are, or how they are made
     kind: str
-    batches: Callable[[int], Iterator[Images]]  # of so many images (of the rest, at the end) with 1 or 3 channels
-    record: Mapping[str, Any] | None = None  # samples.json, of a sample set
+    batches: Callable[[int], Iterator[Images]]  # by their size; the last may be smaller. Images have 1 or 3 channels
+    record: Mapping[str, Any] | None = None  # samples.json; only sample sets have one
 
     @property
     def labels(self) -> list[int] | None:
-        """The class of each image, where it is known."""
+        """The class of each image; None if unknown."""
         return None if self.record is None else self.record["settings"]["labels"]
 
     @property
     def num_classes(self) -> int | None:
-        """Of the model that made the images, where it is known."""
+        """The number of classes of the model that made the images; None if unknown."""
         return None if self.record is None else self.record["config"]["model"]["num_classes"]
 
 
 def open_images(path: Path, flag: str) -> ImageSet:
-    """The set that a folder or a file holds; images themselves are read later. All processes call this together.
+    """Opens the set in a folder or a file; the images are read later. All processes call this together.
 
     Args:
-        path: a sample set of cli.sample (it has samples.json, and is checked against it), a folder of PNG and JPEG
-            files at any depth (in the order of their paths; links to folders are followed, hidden files and folders
-            left out), or a `.npz` with `arr_0`.
-        flag: how the user named it, for errors.
+        path: a sample set of `transdiff sample` (it has samples.json and is checked against it), a folder of PNG and
+            JPEG files at any depth (in the order of their paths; links to folders are followed, hidden files and
+            folders are skipped), or a `.npz` with `arr_0`.
+        flag: the user's name for the set, for error messages.
 
     Raises:
-        UserError: there is no such set, a folder of it cannot be read, it is a sample set that is not complete, or not
-            all processes see the same.
+        UserError: there is no such set, one of its folders cannot be read, the sample set is not complete, or the
+            processes see different content.
     """
     if path.is_file():
         if path.suffix != ".npz":
             raise UserError(f"{flag}={path} is neither a folder of images nor a .npz file")
         _check_seen_by_all(path, flag, path.stat().st_size)
-        # Every process reads the whole file: what is compressed has no places to begin at, and the checksum, which
-        # finds damage, is over all bytes.
+        # Every process reads the whole file: compressed data is read from its start only, and the checksum that finds
+        # damage covers all bytes.
         return ImageSet(str(path), "npz", functools.partial(read_images, path))
     if not path.is_dir():
         raise UserError(f"{flag}={path}: no such folder or file")
@@ -78,14 +78,14 @@ def open_images(path: Path, flag: str) -> ImageSet:
     found = sorted(_files(path))
     files = [name for name in found if name.lower().endswith(SUFFIXES)]
     if not files:
-        raise UserError(f"{flag}={path} holds no images ({', '.join(SUFFIXES)}), and no {RECORD} of cli.sample")
+        raise UserError(f"{flag}={path} holds no images ({', '.join(SUFFIXES)}) and no {RECORD} of transdiff sample")
     logging.info("%s: %d images; %d other files left out", path, len(files), len(found) - len(files))
     _check_seen_by_all(path, flag, files)
     return ImageSet(str(path), "folder", functools.partial(_file_batches, path, dict.fromkeys(files)))
 
 
 def _check_seen_by_all(path: Path, flag: str, content: object) -> None:
-    message = f"{flag}={path} is not the same in all processes of the job: put it where all of them see one copy"
+    message = f"{flag}={path} differs between the processes of the job: put it where all of them see one copy"
     check_same(str(content), message)
 
 
@@ -93,7 +93,7 @@ def _sample_set(finished: FinishedSet) -> ImageSet:
     try:
         labels, _ = finished.record["settings"]["labels"], finished.record["config"]["model"]["num_classes"]
     except (LookupError, TypeError) as error:
-        raise UserError(f"{finished.folder / RECORD} is not a record of cli.sample ({error!r} in it)") from None
+        raise UserError(f"{finished.folder / RECORD} is not a record of transdiff sample ({error!r} in it)") from None
     if len(labels) != len(finished.digests):
         raise UserError(f"{finished.folder} has {len(finished.digests)} images for {len(labels)} labels")
     batches = functools.partial(_file_batches, finished.folder, finished.digests)
@@ -101,10 +101,10 @@ def _sample_set(finished: FinishedSet) -> ImageSet:
 
 
 def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
-    """Paths of the files below a folder, each beginning with `prefix`; `above` are the folders that it was reached by.
+    """Yields the path of each file below a folder, after `prefix`; `above` holds the folders on the way here.
 
-    ImageNet's class folders often are links. One that leads back to a folder above it would have no end, and adds no
-    image.
+    Links are followed, because the class folders of ImageNet often are links. A link back to a folder above it is
+    skipped: it would never end, and it adds no image.
     """
     place = folder.resolve()
     if place in above:
@@ -120,12 +120,12 @@ def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iter
                     yield prefix + entry.name
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} cannot be read ({error.strerror}): mend its permissions, or take it out"
+            f"{error.filename or folder} cannot be read ({error.strerror}): fix its permissions or remove it"
         ) from None
 
 
 def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) -> Iterator[Images]:
-    """Files below a folder, as RGB; a digest that is given must match."""
+    """Yields batches of image files below a folder, as RGB; a file with a digest must match it."""
     names = list(digests)
     shape = _read_image(folder / names[0], digests[names[0]]).shape
     for start in range(0, len(names), size):
@@ -134,17 +134,17 @@ def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class _FileBatch:
-    """Image files of one size, each of which is read when it is asked for."""
+    """Image files of one size, each read on demand."""
 
     folder: Path
     digests: Mapping[str, str | None]
-    first: str  # file of the whole set, which every process reads, so that all compare sizes with the same
-    shape: tuple[int, ...]  # of its image
+    first: str  # first file of the whole set; every process reads it, so that all compare sizes with the same image
+    shape: tuple[int, ...]  # of the image in `first`
 
     def __len__(self) -> int:
         return len(self.digests)
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: Int[np.ndarray, " m"], /) -> UInt8[np.ndarray, "m height width channels"]:
         names = list(self.digests)
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             images = list(pool.map(self._read, (names[row] for row in rows)))
@@ -154,8 +154,8 @@ class _FileBatch:
         image = _read_image(self.folder / name, self.digests[name])
         if image.shape != self.shape:
             raise UserError(
-                f"{self.folder / name} has {_size(image.shape)} pixels, and {self.folder / self.first} "
-                f"{_size(self.shape)}: scores are of images of one size"
+                f"{self.folder / name} has {_size(image.shape)} pixels, but {self.folder / self.first} has "
+                f"{_size(self.shape)}: all images of a set must have one size"
             )
         return image
 
@@ -167,12 +167,12 @@ def _read_image(path: Path, digest: str | None) -> np.ndarray:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise UserError(
-            f"{path} is not as cli.sample wrote it; run the same cli.sample command again, which remakes it"
+            f"{path} has changed since transdiff sample wrote it; run the same command again, which remakes it"
         )
     try:
         return decode(data, channels=3)
     except UnreadableImage as error:
-        raise UserError(f"{path} holds no image that can be read ({error}); replace it, or take it out") from None
+        raise UserError(f"{path} cannot be read as an image ({error}); replace or remove it") from None
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -180,7 +180,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def sampler_settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a set was sampled with, its labels as their number alone."""
+    """The settings that a set was sampled with; `num_labels` replaces the labels themselves."""
     settings = json.loads(json.dumps(record["settings"]))
     settings["num_labels"] = len(settings.pop("labels"))
     return settings

@@ -9,61 +9,67 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.special
+from jaxtyping import Float
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.statistics import Gaussian
 
-SEED = 2020  # of shuffles and subsets, torch-fidelity's
+SEED = 2020  # of shuffles and subsets; torch-fidelity's value
 SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 
 
 class Score(NamedTuple):
-    """A score that is the mean over several parts of a set, and its standard deviation over them (with N)."""
+    """The mean of a score over parts of a set, and its standard deviation over them (divided by N)."""
 
     mean: float
     std: float
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Squared Fréchet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); of Inception features, the FID.
+    """Squared Fréchet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); for Inception features, this is the FID.
 
-    With S = R R^T, the roots of the eigenvalues of S1 S2 are the singular values of R1^T R2. Computed so, directions
-    without variance add nothing: rounding makes their eigenvalues small instead of zero, and the root of a small
-    number is much larger than itself.
+    With S = R R^T, the roots of the eigenvalues of S1 S2 are the singular values of R1^T R2. This way, directions
+    without variance add nothing. Rounding makes their eigenvalues small instead of zero, and the root of a small
+    number is much larger than the number.
 
     Raises:
-        ValueError: features of different width.
+        ValueError: the features differ in width.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"features differ in width: {a.mean.shape} and {b.mean.shape}")
     product = _root(a.covariance).T @ _root(b.covariance)
-    root_trace = scipy.linalg.svdvals(product).sum() if product.size else 0.0
+    root_trace = np.sum(scipy.linalg.svdvals(product)) if product.size else 0.0
     mean_term = np.sum((a.mean - b.mean) ** 2)
     return float(mean_term + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root_trace)
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """R [d, rank] with R R^T = covariance, without the directions whose variance is rounding."""
-    variances, directions = scipy.linalg.eigh(covariance, driver="evd")  # several times faster than the default
+def _root(covariance: Float[np.ndarray, "width width"]) -> Float[np.ndarray, "width rank"]:
+    """R with R R^T = covariance, without the directions whose variance is only rounding."""
+    # This driver is several times faster than the default.
+    variances, directions = (np.asarray(part) for part in scipy.linalg.eigh(covariance, driver="evd"))
     kept = variances > max(variances[-1], 0) * len(variances) * np.finfo(np.float64).eps
     return directions[:, kept] * np.sqrt(variances[kept])
 
 
 def inception_score(
-    logits: np.ndarray, *, splits: int = SPLITS, split_size: int | None = None, seed: int | None = SEED
+    logits: Float[np.ndarray, "n classes"],
+    *,
+    splits: int = SPLITS,
+    split_size: int | None = None,
+    seed: int | None = SEED,
 ) -> Score:
     """Inception Score: exp of the mean divergence of each image's class distribution from its split's mean.
 
     Args:
-        logits: [n, classes], without the network's last bias.
-        splits: runs of images that are scored one by one, of equal size but for rounding.
-        split_size: images in each run but the last, which has the rest; in place of `splits`.
+        logits: without the network's last bias.
+        splits: number of parts that are scored separately; their sizes differ by one image at most.
+        split_size: images in each part but the last, which takes the rest; replaces `splits`.
         seed: of the shuffle before splitting; None keeps the order. Sets are in the order of their classes: without a
             shuffle, each split would hold only some classes and score lower.
 
     Raises:
-        UserError: fewer images than splits.
+        UserError: there are fewer images than splits.
     """
     count = len(logits)
     if split_size is None and count < splits:
@@ -82,20 +88,20 @@ def inception_score(
 
 
 def kernel_distance(
-    generated: np.ndarray,
-    real: np.ndarray,
+    generated: Float[np.ndarray, "n width"],
+    real: Float[np.ndarray, "m width"],
     *,
     subsets: int = KERNEL_SUBSETS,
     subset_size: int = KERNEL_SUBSET_SIZE,
     seed: int = SEED,
 ) -> Score:
-    """KID (arXiv 1801.01401): unbiased squared MMD with the kernel (x.y / d + 1)^3, mean over random subsets.
+    """KID (arXiv 1801.01401): unbiased squared MMD with the kernel (x.y / width + 1)^3, mean over random subsets.
 
     Args:
-        generated: features [n, d].
-        real: features [m, d].
-        subsets: how many are drawn, from both sets in turns, generated first.
-        subset_size: images in each, drawn without repetition.
+        generated: features.
+        real: features.
+        subsets: number of pairs of subsets, drawn from both sets in turn, generated first.
+        subset_size: images in each subset, drawn without repetition.
         seed: of the draws.
 
     Raises:
@@ -116,41 +122,40 @@ def kernel_distance(
     return Score(float(np.mean(distances)), float(np.std(distances)))
 
 
-def _cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cubic_kernel(x: Float[np.ndarray, "n width"], y: Float[np.ndarray, "m width"]) -> Float[np.ndarray, "n m"]:
     kernel = x @ y.T / x.shape[1] + 1
     return kernel * kernel * kernel  # many times faster than a power
 
 
 NEIGHBOURS = 3
-
-
 _BLOCK_VALUES = 2**24  # distances in memory at once, 128 MiB: 50,000 x 50,000 of them would take 20 GB
-
-
-# Squared distances are sums that cancel: what is this small beside the squares is rounding, and means equal features.
+# Squared distances are differences of larger squares. One that is this small relative to them is rounding: the features
+# are equal.
 _EQUAL = 1e-13
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares, each 0 … 1."""
+    """Shares of images, each 0 … 1."""
 
-    precision: float  # of generated images among the real ones
-    recall: float  # of real images among the generated ones
+    precision: float  # generated images that lie among the real ones
+    recall: float  # real images that lie among the generated ones
 
 
-def precision_recall(generated: np.ndarray, real: np.ndarray, *, neighbours: int = NEIGHBOURS) -> PrecisionRecall:
-    """An image is among a set if it lies in the ball of any of the set's images.
+def precision_recall(
+    generated: Float[np.ndarray, "n width"], real: Float[np.ndarray, "m width"], *, neighbours: int = NEIGHBOURS
+) -> PrecisionRecall:
+    """Precision and recall: an image lies among a set if it lies in the ball of any image of the set.
 
     The radius of an image's ball is the distance to its `neighbours`-th neighbour in its own set, itself not counted.
-    Distances are exact to float64, so that images on the rim of a ball count alike everywhere.
+    Distances are exact to float64, so that an image on the rim of a ball counts the same everywhere.
 
     Args:
-        generated: features [n, d].
-        real: features [m, d].
+        generated: features.
+        real: features.
         neighbours: at least 1.
 
     Raises:
-        UserError: a set has no image with so many neighbours.
+        UserError: a set has no more than `neighbours` images.
     """
     for name, features in (("generated", generated), ("real", real)):
         if len(features) <= neighbours:
@@ -176,8 +181,8 @@ def _squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Runs of rows of the matrix [len(a), len(b)] of squared distances, with the number of the first row."""
-    centre = b.mean(axis=0, dtype=np.float64)  # distances stay, and squares become small: less cancels
+    """Yields blocks of rows of the matrix [len(a), len(b)] of squared distances, with the number of the first row."""
+    centre = b.mean(axis=0, dtype=np.float64)  # distances stay the same and squares shrink, so less cancels
     b = b - centre
     b_squares = _squares(b)
     block = max(1, _BLOCK_VALUES // len(b))
@@ -190,5 +195,5 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.n
 
 
 def _squares(rows: np.ndarray) -> np.ndarray:
-    """Squared lengths, without a copy of the rows."""
+    """Squared lengths; does not copy the rows."""
     return np.einsum("ij,ij->i", rows, rows)

@@ -1,10 +1,11 @@
-"""Reference statistics and images: files of ADM, of torch-fidelity and of ours.
+"""Reference statistics and images: files of ADM, of torch-fidelity and of this package.
 
-`.npz` with `mu`, `sigma` (of features "2048"), perhaps `mu_s`, `sigma_s` (of "spatial") and perhaps `arr_0` (uint8
-images [n, height, width, 3]): ADM's format. What is written here is the same with `num_images`, how many images the
-statistics are of, which other readers pass over. `.pt` with `mu`, `sigma`: torch-fidelity's cache.
+ADM's format is a `.npz` with `mu`, `sigma` (of features "2048"), optionally `mu_s`, `sigma_s` (of "spatial") and
+optionally `arr_0` (uint8 images [n, height, width, 3]). Files written here also hold `num_images`, the number of images
+behind the statistics; other readers ignore it. torch-fidelity's cache is a `.pt` with `mu`, `sigma`.
 """
 
+import contextlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.network import WIDTHS
@@ -22,30 +24,31 @@ from transdiff_jax.storage.torch_file import read_arrays
 _IMAGES = "arr_0"
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 _COUNT = "num_images"
-# What NumPy and zipfile raise of a damaged file, whatever its bytes lead them into.
+# NumPy and zipfile raise any of these for a damaged file, depending on its bytes.
 _UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-_ASYMMETRY = 1e-6  # of a covariance, relative to its largest entry; float32 files have some
+_ASYMMETRY = 1e-6  # allowed in a covariance, relative to its largest entry; float32 files have some
 
 
 class Reference(NamedTuple):
-    """What a file of reference statistics holds."""
+    """The content of a file of reference statistics."""
 
     pooled: Gaussian | None  # of the features "2048", for FID
     spatial: Gaussian | None  # of the features "spatial", for sFID
-    num_images: int  # that are in the file itself; 0: none. `read_images` reads them
-    fitted_images: int | None = None  # that its statistics are of, where the file says it
+    num_images: int  # images in the file itself, which `read_images` reads; 0: none
+    fitted_images: int | None = None  # images behind the statistics; None: the file does not say
 
 
 def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: int = WIDTHS["spatial"]) -> Reference:
-    """Statistics of a file, checked; its images are left where they are.
+    """Reads and checks the statistics of a file; does not read its images.
 
     Args:
-        path: `.npz` or `.pt`, as the module says.
-        width: of the features that `mu` and `sigma` must be of.
-        spatial_width: the same of `mu_s` and `sigma_s`.
+        path: `.npz` or `.pt`, in a format that the module describes.
+        width: width of the features behind `mu` and `sigma`.
+        spatial_width: width of the features behind `mu_s` and `sigma_s`.
 
     Raises:
-        UserError: no such file, not such a file, or statistics of other features or with impossible values.
+        UserError: the file does not exist, has another format, or its statistics have another width or impossible
+            values.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -54,40 +57,36 @@ def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: in
     elif path.suffix == ".npz":
         arrays, num_images = _read_npz(path)
     else:
-        raise UserError(f"{path} is no reference: neither a folder, nor a .npz, nor a torch-fidelity file (.pt)")
+        raise UserError(f"{path} is not a reference: give a folder, a .npz or a torch-fidelity file (.pt)")
     pooled, spatial = _gaussian(arrays, _POOLED, width, path), _gaussian(arrays, _SPATIAL, spatial_width, path)
     if pooled is None and spatial is None and not num_images:
-        raise UserError(f"{path} holds no reference: neither mu and sigma nor images {_IMAGES}")
+        raise UserError(f"{path} holds no reference: it has neither mu and sigma nor images {_IMAGES}")
     return Reference(pooled, spatial, num_images, _fitted_images(arrays, path))
 
 
 def write_reference(path: Path, pooled: Gaussian, spatial: Gaussian, fitted_images: int) -> None:
-    """Writes statistics of so many images in ADM's format, atomically.
+    """Writes the statistics of `fitted_images` images in ADM's format, atomically.
 
     Raises:
         UserError: the file cannot be written.
     """
-    arrays = {**dict(zip((*_POOLED, *_SPATIAL), (*pooled, *spatial), strict=True)), _COUNT: np.array(fitted_images)}
+    (mu, sigma), (mu_s, sigma_s) = pooled, spatial
     with write_errors(path), atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s, num_images=np.array(fitted_images))
 
 
-def read_images(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The images `arr_0` of a `.npz` file, a few at a time: a published set does not fit into memory.
+def read_images(path: Path, batch_size: int) -> Iterator[UInt8[np.ndarray, "n height width channels"]]:
+    """Yields the images `arr_0` of a `.npz` file in batches, because a published set does not fit into memory.
 
     Args:
         path: the file.
-        batch_size: images at once.
-
-    Yields:
-        uint8 [n, height, width, channels], n = batch_size but for the last.
+        batch_size: images in each batch but the last, which may be smaller.
 
     Raises:
         UserError: the file holds no such images, or is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
-            shape = _image_shape(file, path)
+        with _opened_images(path) as (shape, file):
             image_bytes = int(np.prod(shape[1:]))
             for start in range(0, shape[0], batch_size):
                 count = min(batch_size, shape[0] - start)
@@ -98,15 +97,15 @@ def read_images(path: Path, batch_size: int) -> Iterator[np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], int]:
-    """Arrays of statistics, and the number of images."""
+    """The arrays of the statistics, and the number of images."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in (*_POOLED, *_SPATIAL, _COUNT) if name in arrays}
             has_images = _IMAGES in arrays
         num_images = 0
         if has_images:
-            with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
-                num_images = _image_shape(file, path)[0]
+            with _opened_images(path) as (shape, _):
+                num_images = shape[0]
     except (*_UNREADABLE, AttributeError, TypeError) as error:
         raise UserError(f"{path} cannot be read as .npz ({error}); copy or download it again") from None
     return found, num_images
@@ -117,17 +116,20 @@ def _fitted_images(arrays: Mapping[str, np.ndarray], path: Path) -> int | None:
         return None
     count = arrays[_COUNT]
     if count.shape or count.dtype.kind not in "iu" or count < 2:
-        raise UserError(f"{path}: {_COUNT} is not a number of images that statistics can be of (2 or more)")
+        raise UserError(f"{path}: {_COUNT} must be an integer of at least 2")
     return int(count)
 
 
-def _image_shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
-    """The shape that the head of a .npy file states, after which the pixels follow."""
+@contextlib.contextmanager
+def _opened_images(path: Path) -> Iterator[tuple[tuple[int, ...], IO[bytes]]]:
+    """The shape of the images in a file, and their `.npy` file, read up to the first pixel."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, column_major, dtype = read[np.lib.format.read_magic(file)](file)
-    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or column_major or not shape[0]:
-        raise UserError(f"{path}: its {_IMAGES} must be uint8 [n, height, width, 1 or 3], it is {dtype} {list(shape)}")
-    return shape
+    with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
+        shape, column_major, dtype = read[np.lib.format.read_magic(file)](file)
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or column_major or not shape[0]:
+            found = f"{dtype} {list(shape)}"
+            raise UserError(f"{path}: its {_IMAGES} must be uint8 [n, height, width, 1 or 3], but it is {found}")
+        yield shape, file
 
 
 def _gaussian(arrays: Mapping[str, np.ndarray], names: tuple[str, str], width: int, path: Path) -> Gaussian | None:
@@ -135,7 +137,7 @@ def _gaussian(arrays: Mapping[str, np.ndarray], names: tuple[str, str], width: i
     if len(missing) == len(names):
         return None
     if missing:
-        raise UserError(f"{path} is not complete: {missing[0]} is missing beside the other of {' and '.join(names)}")
+        raise UserError(f"{path} is not complete: {missing[0]} is missing, but {' and '.join(names)} belong together")
     found = {name: arrays[name] for name in names}
     for (name, array), shape in zip(found.items(), ((width,), (width, width)), strict=True):
         if array.shape != shape:

@@ -1,10 +1,11 @@
-"""What samples are compared with: statistics of a file, or a set of images whose features are made when asked for."""
+"""What samples are compared with: statistics from a file, or images whose features are computed when loaded."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.image_sets import open_images
@@ -16,41 +17,44 @@ from transdiff_jax.storage.checksums import sha256
 
 
 class ReferenceSet(NamedTuple):
-    """A reference, ready to be compared with."""
+    """A reference, ready for comparison."""
 
     source: str
-    sha256: str  # of the file; of a folder, of the pixels of its images
-    num_images: int | None  # whose features are there, or else that the statistics are of; None: not known
+    sha256: str  # of the file; for a folder, of the pixels of its images
+    num_images: int | None  # images in `features`, or else behind the statistics; None: unknown
     pooled: Gaussian | None
     spatial: Gaussian | None
-    features: np.ndarray | None  # "2048" [n, width]; None where there are statistics only
-    pooled_images: int | None  # that `pooled` was fitted to, where it is known
-    spatial_images: int | None  # the same of `spatial`
+    features: Float[np.ndarray, "n width"] | None  # "2048"; None: there are only statistics
+    pooled_images: int | None  # images that `pooled` was fitted to; None: unknown
+    spatial_images: int | None  # images that `spatial` was fitted to; None: unknown
 
 
 def load_reference(path: Path, extractor: FeatureExtractor) -> ReferenceSet:
-    """Reads a reference; a file's own statistics count, and those of its images only where it has none (as ADM).
+    """Reads a reference. Statistics in a file take precedence over those of its images, as in ADM.
 
     Args:
-        path: statistics (.npz, .pt), a `.npz` with images and perhaps statistics, or a folder of images.
-        extractor: makes features of images.
+        path: statistics (`.npz`, `.pt`), a `.npz` with images and perhaps statistics, or a folder of images.
+        extractor: computes features of images.
 
     Raises:
-        UserError: no such reference, one of features of another width, damaged images.
+        UserError: there is no such reference, its features have another width, or its images are damaged.
     """
     if path.is_dir():
-        stored, digest = Reference(None, None, 1), None
-    else:
-        stored = read_reference(path, width=WIDTHS[POOLED], spatial_width=WIDTHS[SPATIAL])
-        digest = sha256(path)
-    fitted = stored.fitted_images
-    if not stored.num_images:
-        return ReferenceSet(str(path), digest, fitted, stored.pooled, stored.spatial, None, fitted, fitted)
+        return _with_images(path, Reference(None, None, 0), None, extractor)
+    stored = read_reference(path, width=WIDTHS[POOLED], spatial_width=WIDTHS[SPATIAL])
+    digest, fitted = sha256(path), stored.fitted_images
+    if stored.num_images:
+        return _with_images(path, stored, digest, extractor)
+    return ReferenceSet(str(path), digest, fitted, stored.pooled, stored.spatial, None, fitted, fitted)
+
+
+def _with_images(path: Path, stored: Reference, digest: str | None, extractor: FeatureExtractor) -> ReferenceSet:
+    """A reference with the features of its images; without a file's digest, that of their pixels stands in."""
     logging.info("features of the reference's images in %s", path)
     images = open_images(path, "reference")
     found = collect(extractor, images.batches(extractor.batch_size), images.source)
     pooled, spatial = stored.pooled, stored.spatial
-    pooled_images = spatial_images = fitted
+    pooled_images = spatial_images = stored.fitted_images
     if pooled is None:
         pooled, pooled_images = found.pooled_statistics.gaussian(str(path)), found.count
     if spatial is None:

@@ -1,10 +1,11 @@
-"""Samples that are scored and not written: one batch of images in memory, whatever their number."""
+"""Samples that are scored without being written: memory holds one batch of images, however many there are."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
@@ -28,18 +29,19 @@ def sampled_images(
     sampler: Sampler | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> ImageSet:
-    """A set of images that are sampled when it is read: the same as cli.sample writes for the same request.
+    """A set of images that is sampled while it is read; `transdiff sample` writes the same images for this request.
 
     Args:
-        weights: parameters, and the configuration with the sampling settings to use.
-        request: which samples; the result of each alone is taken.
+        weights: parameters, and the configuration with the sampling settings.
+        request: which samples; only the last image of a sequence is scored.
         mesh: the devices.
-        source: what to call the set.
-        sampler: of this configuration, where there is one already, since a new one compiles again.
-        stopped: asked after each batch; the set ends before that batch if it says so, in all processes alike.
+        source: name of the set.
+        sampler: an existing sampler of this configuration; a new one would compile again.
+        stopped: called after each batch, with the same answer in all processes; when true, the set ends before that
+            batch.
 
     Raises:
-        UserError: labels out of range, a batch that does not split over the devices.
+        UserError: a label is out of range, or a batch does not split over the devices.
     """
     check_labels(request, weights.config.model.num_classes)
     check_batch(weights.config.sampling.batch_size, mesh, "batch_size")
@@ -54,8 +56,8 @@ def sampled_images(
 
 def _sample(
     sampler: Sampler, weights: Weights, request: SampleRequest, mesh: Mesh, stopped: Callable[[], bool]
-) -> Iterator[np.ndarray]:
-    """Each batch of results, in all processes: those of a batch are few, and the extractor deals rows out otherwise."""
+) -> Iterator[UInt8[np.ndarray, "n height width channels"]]:
+    """Yields each batch of results, whole in every process: it is small, and the extractor splits rows differently."""
     count, size = len(request.labels), weights.config.sampling.batch_size
     everywhere = jax.jit(lambda made: (made.images[:, -1], made.finite), out_shardings=replicated(mesh))
     progress = Progress("sampled and scored", "images", count)
@@ -74,7 +76,7 @@ def _sample(
 
 
 def _rebatch(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same rows in runs of `size`, the last one shorter."""
+    """Yields the same rows in batches of `size`; the last may be smaller."""
     pending: list[np.ndarray] = []
     count = 0
     for piece in pieces:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.metrics import (
@@ -24,7 +25,7 @@ PRECISION, RECALL, KID, KID_STD = "precision", "recall", "kid", "kid_std"
 
 
 class Scores(NamedTuple):
-    """Scores by name; one that cannot be computed is None, and `reasons` says why."""
+    """Scores by name. A score that cannot be computed is None; `reasons` says why."""
 
     values: dict[str, float | None]
     reasons: dict[str, str]
@@ -32,7 +33,7 @@ class Scores(NamedTuple):
 
 
 def make_scores(samples: SetFeatures, reference: ReferenceSet, protocol: Protocol) -> Scores:
-    """Every score that can be computed: too few images for one are no reason to give none of the others."""
+    """Computes every score that it can: too few images for one score do not prevent the others."""
     scores = Scores({}, {}, _rank_warnings(samples, reference))
     computations: tuple[tuple[tuple[str, ...], Callable[[], Iterable[float]]], ...] = (
         ((FID,), lambda: [_frechet(samples.pooled_statistics, reference.pooled, samples.source, "mu and sigma")]),
@@ -74,9 +75,9 @@ def _kernel_distance(samples: SetFeatures, reference: ReferenceSet, protocol: Pr
     return kernel_distance(samples.pooled, _image_features(reference), subsets=subsets, subset_size=size)
 
 
-def _image_features(reference: ReferenceSet) -> np.ndarray:
+def _image_features(reference: ReferenceSet) -> Float[np.ndarray, "n width"]:
     if reference.features is None:
-        raise UserError("the reference has statistics only, and this score needs its images")
+        raise UserError("the reference has only statistics, but this score needs its images")
     return reference.features
 
 

@@ -1,16 +1,15 @@
-"""From images to a certificate of their scores: the whole way in one call."""
+"""Scoring in one call: from images to a certificate of their scores."""
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation.certificate import make_certificate
+from transdiff_jax.evaluation.certificate import Certificate, make_certificate
 from transdiff_jax.evaluation.features import FeatureExtractor, Images
 from transdiff_jax.evaluation.image_sets import ImageSet, open_images
 from transdiff_jax.evaluation.inception.weights import InceptionWeights, load_inception
@@ -29,24 +28,25 @@ def evaluate(
     protocol: str = "transdiff",
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-) -> dict[str, Any]:
-    """Scores images; nothing is written. Every process of a job calls this, with the same images.
+) -> Certificate:
+    """Scores images and writes nothing. Every process of a job calls this, with the same images.
 
     Args:
-        samples: images uint8 [n, height, width, 1 or 3], or where they are: a finished folder of samples, a folder of
-            PNG and JPEG files, or a `.npz` with `arr_0`.
-        reference: statistics (`.npz` of ADM, `.pt` of torch-fidelity), a `.npz` of images, or a folder of them.
+        samples: images, uint8 [n, height, width, 1 or 3], or their path: a finished folder of samples, a folder of PNG
+            and JPEG files, or a `.npz` with `arr_0`.
+        reference: path of statistics (`.npz` of ADM, `.pt` of torch-fidelity), of a `.npz` of images, or of a folder of
+            images.
         inception: folder of the converted Inception weights.
         protocol: "transdiff" or "adm".
-        batch_size: images at once through Inception, over all devices; None for a default.
+        batch_size: images in one batch through Inception, over all devices; None for a default.
         mesh: the devices; None for all of them.
 
     Returns:
-        The certificate, a JSON value: `scores` by name, those that cannot be computed None with a reason in
-        `not_computed`, `warnings`, and all that the scores depend on.
+        The certificate, a JSON value: `scores` by name, `warnings`, and everything that the scores depend on. A score
+        that cannot be computed is None; `not_computed` says why.
 
     Raises:
-        UserError: images, reference or weights that cannot be used, or no such protocol.
+        UserError: the images, the reference or the weights cannot be used, or there is no such protocol.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol={protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
@@ -65,11 +65,11 @@ def certify(
     inception: InceptionWeights,
     protocol: Protocol,
     mesh: Mesh,
-) -> dict[str, Any]:
-    """The certificate of a set of images, each of which is read once.
+) -> Certificate:
+    """Scores a set of images; each image is read once.
 
     Raises:
-        UserError: no images, images that cannot be read, or features that are not finite.
+        UserError: there are no images, an image cannot be read, or a feature is not finite.
     """
     features = collect(extractor, images.batches(extractor.batch_size), images.source)
     scores = make_scores(features, reference, protocol)

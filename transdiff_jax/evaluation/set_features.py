@@ -1,38 +1,40 @@
-"""Everything that scores need of one set of images, collected in one pass: images themselves are not kept."""
+"""Everything that scores need from a set of images, collected in one pass; the images are not kept."""
 
 from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images, digest_set
 from transdiff_jax.evaluation.inception.network import WIDTHS, inception_features
 from transdiff_jax.evaluation.statistics import FeatureStatistics
+from transdiff_jax.model.params import Params
 from transdiff_jax.parallel.mesh import batch_shards
 
 POOLED, SPATIAL, LOGITS = "2048", "spatial", "logits_unbiased"
-BATCH_SIZE = 64  # images at once by default, or the next multiple of the devices
+BATCH_SIZE = 64  # images in a batch by default, rounded up to a multiple of the devices
 
 
-def make_extractor(params: dict, mesh: Mesh, batch_size: int | None) -> FeatureExtractor:
-    """Inception over a mesh, with the features that scores are made of; `batch_size` None takes the default.
+def make_extractor(params: Params, mesh: Mesh, batch_size: int | None) -> FeatureExtractor:
+    """Inception over a mesh, with the features that scores need; None as the batch size takes the default.
 
     Raises:
         UserError: the batch does not split evenly over the devices.
     """
     if batch_size is None:
-        shards = batch_shards(mesh)
-        batch_size = -(-BATCH_SIZE // shards) * shards
+        devices = batch_shards(mesh)
+        batch_size = -(-BATCH_SIZE // devices) * devices
     return FeatureExtractor(partial(inception_features, names=(POOLED, SPATIAL, LOGITS)), params, mesh, batch_size)
 
 
 class SetFeatures:
-    """Features of a set: 50,000 images take 0.6 GB."""
+    """Features of a set of images; those of 50,000 images take 0.6 GB."""
 
     def __init__(self, source: str) -> None:
-        """Starts with no images; `source` is what to call the set in errors and warnings."""
+        """Starts with no images; `source` names the set in errors and warnings."""
         self.source = source
         self.pooled_statistics = FeatureStatistics(WIDTHS[POOLED])
         self.spatial_statistics = FeatureStatistics(WIDTHS[SPATIAL])
@@ -46,22 +48,22 @@ class SetFeatures:
         return self.pooled_statistics.count
 
     @property
-    def pooled(self) -> np.ndarray:
-        """Features "2048" of all images in order, float32 [n, width]."""
+    def pooled(self) -> Float[np.ndarray, "n width"]:
+        """Features "2048" of all images in order, float32."""
         return np.concatenate(self._pooled)
 
     @property
-    def logits(self) -> np.ndarray:
-        """Logits without the last bias, float32 [n, classes]."""
+    def logits(self) -> Float[np.ndarray, "n classes"]:
+        """Logits without the last bias, of all images in order, float32."""
         return np.concatenate(self._logits)
 
     @property
     def pixels_sha256(self) -> str:
-        """The digest of the pixels of all images in order; the same in any container and any number of processes."""
+        """Digest of the pixels of all images in order; does not depend on the container or the processes."""
         return digest_set(np.concatenate(self._digests))
 
     def add(self, extracted: Extracted) -> None:
-        """Takes what was made of the next images.
+        """Adds the features of the next images.
 
         Raises:
             UserError: a feature is not a finite number.
@@ -72,8 +74,8 @@ class SetFeatures:
             if not finite.all():
                 index = self.count + int(np.argmin(finite))
                 raise UserError(
-                    f"{self.source}: features of image {index} (from 0) are not finite numbers; are the Inception "
-                    "weights right?"
+                    f"{self.source}: features of image {index} (from 0) are not finite numbers; check the Inception "
+                    "weights"
                 )
         self.pooled_statistics.add(features[POOLED])
         self.spatial_statistics.add(features[SPATIAL])
@@ -83,15 +85,15 @@ class SetFeatures:
 
 
 def collect(extractor: FeatureExtractor, batches: Iterable[Images], source: str) -> SetFeatures:
-    """Features of all images, and the digest of their pixels; the same in all processes, each of which calls this.
+    """Features of all images and the digest of their pixels. Every process calls this and gets the same result.
 
     Args:
         extractor: from `make_extractor`.
-        batches: of the extractor's size, images of one size with 1 or 3 channels.
-        source: what to call the set in errors and warnings.
+        batches: batches of the extractor's size; images of one size with 1 or 3 channels.
+        source: name of the set in errors and warnings.
 
     Raises:
-        UserError: no images, or features that are not finite.
+        UserError: there are no images, or a feature is not finite.
     """
     found = SetFeatures(source)
     for extracted in extractor(batches):

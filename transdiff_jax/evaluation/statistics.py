@@ -1,41 +1,42 @@
 """Mean and covariance of features that arrive piece by piece, in float64 on the host.
 
-Devices compute features and no sums: float32 sums would depend on the batch and on the number of devices. Here rows
-are collected into blocks of fixed length, whatever the batches were, and blocks are joined by deviations from their
-own means (Chan, Golub & LeVeque, 1979), which loses nothing to a mean that is large beside the spread.
+Devices compute features but no sums: float32 sums would depend on the batch size and the number of devices. Rows are
+collected into blocks of a fixed length that does not depend on the batches. Blocks are joined by deviations from their
+own means (Chan, Golub & LeVeque, 1979), which stays exact when the mean is much larger than the spread.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import is_first
 
-BLOCK = 1024  # rows: few enough for memory, and enough that joining a block costs less than its product
+BLOCK = 1024  # rows; few enough for memory, but enough that joining a block costs less than its product
 
 
 class Gaussian(NamedTuple):
-    """Mean [d] and covariance [d, d] of a set of features, float64."""
+    """Mean and covariance of a set of features, float64."""
 
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float[np.ndarray, " width"]
+    covariance: Float[np.ndarray, "width width"]
 
 
 class _Moments(NamedTuple):
-    """A set's size, mean [d] and sum of outer products of deviations from that mean [d, d]."""
+    """Size and mean of a set, and the sum of outer products of its deviations from that mean."""
 
     count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Float[np.ndarray, " width"]
+    scatter: Float[np.ndarray, "width width"]
 
 
 class FeatureStatistics:
     """Streaming mean and covariance.
 
-    The same rows give the same result to the last bit in batches of any size, and to rounding (1e-12) in any order and
-    over any number of merged parts.
+    The same rows give the same result: to the last bit in batches of any size, and up to rounding (1e-12) in any order
+    and in any number of merged parts.
     """
 
     def __init__(self, width: int) -> None:
@@ -49,15 +50,15 @@ class FeatureStatistics:
         """Rows so far."""
         return self._moments.count + self._pending_rows
 
-    def add(self, features: np.ndarray) -> None:
-        """Takes [n, width] features.
+    def add(self, features: Float[np.ndarray, "n width"]) -> None:
+        """Adds rows.
 
         Raises:
-            ValueError: features of another shape.
+            ValueError: the features have another shape.
         """
         if features.ndim != 2 or features.shape[1] != self.width:
             raise ValueError(f"features must be [n, {self.width}], got {features.shape}")
-        rows = np.array(features, np.float64)  # a copy: the caller's may change
+        rows = np.array(features, np.float64)  # a copy, because the caller's array may change
         self._pending.append(rows)
         self._pending_rows += len(rows)
         if self._pending_rows >= BLOCK:
@@ -68,10 +69,10 @@ class FeatureStatistics:
             self._pending, self._pending_rows = [rows[whole:].copy()], len(rows) - whole
 
     def merge(self, other: "FeatureStatistics") -> None:
-        """Takes all that `other` has taken (the part of another process, for instance), which stays as it is.
+        """Adds all rows of `other`, for instance those of another process; `other` does not change.
 
         Raises:
-            ValueError: features of another width.
+            ValueError: the features differ in width.
         """
         if other.width != self.width:
             raise ValueError(f"features differ in width: {self.width} and {other.width}")
@@ -82,28 +83,28 @@ class FeatureStatistics:
     def gaussian(self, source: str) -> Gaussian:
         """Mean and unbiased covariance (N - 1) of all rows so far.
 
-        Warns if there are too few for the covariance to be of full rank.
+        Warns if there are too few rows for a covariance of full rank.
 
         Args:
-            source: what to call the set in an error or a warning.
+            source: name of the set in errors and warnings.
 
         Raises:
-            UserError: fewer than two rows, or features that are not finite.
+            UserError: there are fewer than two rows, or a feature is not finite.
         """
         if self.count < 2:
-            raise UserError(f"{source}: a covariance needs at least 2 images, there are {self.count}")
+            raise UserError(f"{source}: a covariance needs at least 2 images, but there are {self.count}")
         count, mean, scatter = self._moments
         if self._pending_rows:
             count, mean, scatter = _join(self._moments, _moments_of(np.concatenate(self._pending)))
         if not np.isfinite(mean).all() or not np.isfinite(scatter).all():
-            raise UserError(f"{source}: features are not finite; are the network's weights right?")
+            raise UserError(f"{source}: features are not finite; check the network's weights")
         if (warning := rank_warning(count, self.width)) and is_first():  # all processes have the same statistics
             logging.warning("%s: %s", source, warning)
         return Gaussian(mean.copy(), scatter / (count - 1))
 
 
 def rank_warning(count: int, width: int) -> str | None:
-    """What it means that there are too few rows for a covariance of full rank; None if there are enough."""
+    """A warning that there are too few rows for a covariance of full rank; None if there are enough."""
     if count > width:
         return None
     return (
@@ -112,8 +113,8 @@ def rank_warning(count: int, width: int) -> str | None:
     )
 
 
-def fit_gaussian(features: np.ndarray, source: str) -> Gaussian:
-    """Mean and covariance of [n, d] features that are there at once; `source` and errors as `gaussian`."""
+def fit_gaussian(features: Float[np.ndarray, "n width"], source: str) -> Gaussian:
+    """Mean and covariance of features; `source` and errors as in `FeatureStatistics.gaussian`."""
     statistics = FeatureStatistics(features.shape[1])
     statistics.add(features)
     return statistics.gaussian(source)

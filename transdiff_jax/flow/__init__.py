@@ -1,4 +1,4 @@
-"""Flow matching: the path from data to noise, its times, guidance and solvers; it knows no networks."""
+"""Flow matching: the path from data to noise, its times, guidance and solvers. It contains no networks."""
 
 from etils import epy
 

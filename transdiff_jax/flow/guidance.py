@@ -1,34 +1,36 @@
 """Classifier-free guidance of a velocity.
 
-Guiding the velocity equals guiding the drift (at fixed x and t the drift is affine in the velocity and the guidance
-weights sum to one), so it wraps any velocity and works with every solver. One rule for the whole package: weight 1
-is one pass without a null class, for a whole image or at single times.
+Guiding the velocity equals guiding the drift: at fixed x and t the drift is affine in the velocity, and the guidance
+weights sum to one. So guidance wraps any velocity and works with every solver. One rule holds everywhere: weight 1
+means one pass without a null class, for a whole image or at single times.
 """
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Shaped
 
 from transdiff_jax.config import SamplingConfig
 
-Array = jax.Array
-VelocityFn = Callable[[Array, Array], Array]  # (x [b, tokens, channels], t scalar in [0, 1]) -> velocity like x
+Latents = Float[Array, "*shape"]  # float32; the model's are [b, tokens, c]
+Time = Float[Array, ""] | float  # in [0, 1]
+VelocityFn = Callable[[Latents, Time], Latents]
 
 
-def guidance_weights(config: SamplingConfig, times: np.ndarray) -> np.ndarray:
-    """The weight at each time.
+def guidance_weights(config: SamplingConfig, times: Float[np.ndarray, "*times"]) -> Float[np.ndarray, "*times"]:
+    """The guidance weight at each time.
 
     Args:
-        config: with one guidance weight (of `SamplingConfig.of_images`), its interval and schedule.
-        times: any shape, float32 in [0, 1].
+        config: one image's settings (from `SamplingConfig.of_images`): a single weight, its interval and schedule.
+        times: in [0, 1], float32.
 
     Returns:
-        float32 like `times`; 1 outside the interval, whose ends belong to it.
+        float32; 1 outside the interval. The ends of the interval belong to it.
     """
     (weight,) = config.guidance
-    low, high = np.float32(config.guidance_interval)
+    low, high = (np.float32(end) for end in config.guidance_interval)
     progress = 1 - times.astype(np.float64)
     growth = {
         "constant": np.ones_like(progress),
@@ -39,15 +41,18 @@ def guidance_weights(config: SamplingConfig, times: np.ndarray) -> np.ndarray:
     return np.where(inside, 1 + (weight - 1) * growth, 1).astype(np.float32)
 
 
-def is_guided(weight: np.ndarray | Array) -> np.ndarray | Array:
-    """Whether guidance weights ask for the second, unconditional pass."""
+def is_guided(weight: Float[Array | np.ndarray, "*times"] | float) -> Bool[Array | np.ndarray, "*times"] | bool:
+    """Whether a guidance weight needs the second, unconditional pass."""
     return weight > 1
 
 
-def interleave(conditional: Array, unconditional: Array) -> Array:
-    """[b, ...], [b, ...] -> [2b, ...] with the two rows of a pair next to each other.
+def interleave(conditional: Shaped[Array, "b ..."], unconditional: Shaped[Array, "..."]) -> Shaped[Array, "2*b ..."]:
+    """Puts the two rows of each pair next to each other.
 
-    Interleaved and not concatenated, so that a batch sharded over its rows stays where it is.
+    The rows are interleaved, not concatenated, so that a batch sharded over its rows stays in place.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if conditional.shape != unconditional.shape:
         raise ValueError(f"a guided pair needs equal shapes, got {conditional.shape} and {unconditional.shape}")
@@ -55,13 +60,19 @@ def interleave(conditional: Array, unconditional: Array) -> Array:
     return jnp.stack([conditional, unconditional], axis=1).reshape(2 * batch, *rest)
 
 
-def guide(velocity: VelocityFn, weight: float | Array) -> VelocityFn:
-    """The guided velocity u + weight (c - u) of b rows, from one of b rows to the velocities of 2b interleaved (c, u).
+def guide(velocity: VelocityFn, weight: Float[Array, ""] | float) -> VelocityFn:
+    """The guided velocity u + weight (c - u).
 
-    The halves of a pair are at the same x, which `velocity` may make use of.
+    Args:
+        velocity: takes b rows and returns the velocities of 2b, interleaved: conditional c, unconditional u. Both
+            halves of a pair are at the same x, and `velocity` may rely on that.
+        weight: of the guidance.
+
+    Returns:
+        A velocity that takes b rows and returns b.
     """
 
-    def guided(x: Array, t: Array) -> Array:
+    def guided(x: Latents, t: Time) -> Latents:
         batch, *rest = x.shape
         pairs = velocity(x, t).reshape(batch, 2, *rest)
         conditional, unconditional = pairs[:, 0], pairs[:, 1]

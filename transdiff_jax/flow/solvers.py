@@ -1,69 +1,79 @@
 """Solvers of the reverse process: one `lax.scan` each, from noise at t = 1 to data at t = 0.
 
-All have one signature; the initial noise x is [b, tokens, channels] in float32, `velocity` is the (guided) velocity,
-`noise` is asked for the standard normal noise of each interval by solvers of the SDE only. They evaluate the velocity
-once in a scan's body, at times that are known beforehand (`Solver.times`), never at t = 0, where no training time is.
+All have one signature. x is the initial noise in float32 and `velocity` the (guided) velocity; only solvers of the SDE
+call `noise`, once for each interval. Each evaluates the velocity once in the body of its scan, at times that are known
+beforehand (`Solver.times`), and never at t = 0, which training does not cover.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
 
-from transdiff_jax.flow.guidance import VelocityFn
+from transdiff_jax.flow.guidance import Latents, VelocityFn
 from transdiff_jax.flow.path import sde_drift
 from transdiff_jax.flow.timesteps import SolverGrid
 
-Array = jax.Array
-NoiseFn = Callable[[Array], Array]  # interval index -> N(0, I) noise like x
+NoiseFn = Callable[[Int[Array, ""]], Latents]  # interval index -> N(0, I) noise like x
+State = TypeVar("State")
 
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """A way to x(0), and when it asks for velocities."""
+    """A way to x(0), and the times at which it evaluates the velocity."""
 
-    solve: Callable[[VelocityFn, Array, SolverGrid, NoiseFn], Array]  # -> the sample at t = 0, shaped like the noise
-    times: Callable[[SolverGrid], np.ndarray]  # of all velocity evaluations, in order
+    solve: Callable[[VelocityFn, Latents, SolverGrid, NoiseFn], Latents]  # -> the sample at t = 0
+    times: Callable[[SolverGrid], Float[np.ndarray, " evaluations"]]  # in order
 
 
-def euler_maruyama(velocity: VelocityFn, x: Array, grid: SolverGrid, noise: NoiseFn) -> Array:
+def _scan(step: Callable[[State, tuple[Array, ...]], tuple[State, None]], state: State, *inputs: np.ndarray) -> State:
+    """The last state; `step` takes the state and one entry of each of `inputs`."""
+    return jax.lax.scan(step, state, tuple(jnp.asarray(values) for values in inputs))[0]
+
+
+def euler_maruyama(velocity: VelocityFn, x: Latents, grid: SolverGrid, noise: NoiseFn) -> Latents:
     """The reverse SDE with g^2 = 2t, first order (the solver of the published scores).
 
-    Noise is not added where noise_scale is 0; dt = next_time - time is negative.
+    A noise_scale of 0 adds no noise; dt = next_time - time is negative.
     """
 
-    def step(x: Array, interval: tuple[Array, SolverGrid]) -> tuple[Array, None]:
-        index, (t, next_t, drift_scale, noise_scale) = interval
+    def step(x: Latents, interval: tuple[Array, ...]) -> tuple[Latents, None]:
+        index, t, next_t, drift_scale, noise_scale = interval
         dt = next_t - t
         drift = sde_drift(velocity(x, t), x, t)
         diffusion = jnp.sqrt(2 * t) * jnp.sqrt(jnp.abs(dt)) * noise(index)
         return x + drift_scale * drift * dt + noise_scale * diffusion, None
 
-    return jax.lax.scan(step, x, (np.arange(len(grid.time)), grid))[0]
+    return _scan(step, x, np.arange(len(grid.time)), *grid)
 
 
-def euler(velocity: VelocityFn, x: Array, grid: SolverGrid, noise: NoiseFn) -> Array:
-    """The probability-flow ODE dx = v dt, first order; scales and `noise` do not enter."""
+def euler(velocity: VelocityFn, x: Latents, grid: SolverGrid, noise: NoiseFn) -> Latents:
+    """The probability-flow ODE dx = v dt, first order; it ignores the scales and `noise`."""
     del noise
 
-    def step(x: Array, interval: tuple[Array, Array]) -> tuple[Array, None]:
+    def step(x: Latents, interval: tuple[Array, ...]) -> tuple[Latents, None]:
         t, next_t = interval
         return x + velocity(x, t) * (next_t - t), None
 
-    return jax.lax.scan(step, x, (grid.time, grid.next_time))[0]
+    return _scan(step, x, grid.time, grid.next_time)
 
 
-def heun(velocity: VelocityFn, x: Array, grid: SolverGrid, noise: NoiseFn) -> Array:
-    """The ODE by Heun's method, second order: an Euler step, then the mean of the velocities at both of its ends.
+def heun(velocity: VelocityFn, x: Latents, grid: SolverGrid, noise: NoiseFn) -> Latents:
+    """The ODE by Heun's method, second order: an Euler step, then the mean of the velocities at its two ends.
 
     The last interval stays an Euler step, as in EDM (Karras et al. 2022, algorithm 1). The scan runs over evaluations,
-    two an interval, so that its body holds the network once.
+    two for each interval, so that its body contains the network once.
     """
     del noise
 
-    def evaluate(state: tuple[Array, Array, Array], evaluation: tuple[Array, ...]) -> tuple[tuple, None]:
+    def evaluate(
+        state: tuple[Latents, Latents, Latents], evaluation: tuple[Array, ...]
+    ) -> tuple[tuple[Latents, Latents, Latents], None]:
         x, start, slope = state
         t, dt, corrects = evaluation
         v = velocity(x, t)
@@ -72,30 +82,33 @@ def heun(velocity: VelocityFn, x: Array, grid: SolverGrid, noise: NoiseFn) -> Ar
 
     steps, corrects = len(grid.time), np.arange(2 * len(grid.time) - 1) % 2 == 1
     dt = np.repeat(grid.next_time - grid.time, 2)[: 2 * steps - 1]
-    return jax.lax.scan(evaluate, (x, x, jnp.zeros_like(x)), (_heun_times(grid), dt, corrects))[0][0]
+    return _scan(evaluate, (x, x, jnp.zeros_like(x)), _heun_times(grid), dt, corrects)[0]
 
 
-def dpmpp_2m(velocity: VelocityFn, x: Array, grid: SolverGrid, noise: NoiseFn) -> Array:
-    """The ODE by DPM-Solver++(2M), second order with one evaluation an interval (Lu et al. 2022, algorithm 2).
+def dpmpp_2m(velocity: VelocityFn, x: Latents, grid: SolverGrid, noise: NoiseFn) -> Latents:
+    """The ODE by DPM-Solver++(2M), second order with one evaluation per interval (Lu et al. 2022, algorithm 2).
 
     It steps along the predicted data x - t v, extrapolated through the previous prediction.
     """
     del noise
 
-    def step(state: tuple[Array, Array], interval: tuple[Array, ...]) -> tuple[tuple, None]:
+    def step(state: tuple[Latents, Latents], interval: tuple[Array, ...]) -> tuple[tuple[Latents, Latents], None]:
         x, previous = state
         t, keep, newest, older = interval
         data = x - t * velocity(x, t)
         return (keep * x + newest * data + older * previous, data), None
 
-    return jax.lax.scan(step, (x, jnp.zeros_like(x)), (grid.time, *multistep_coefficients(grid)))[0][0]
+    return _scan(step, (x, jnp.zeros_like(x)), grid.time, *multistep_coefficients(grid))[0]
 
 
-def multistep_coefficients(grid: SolverGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Factors of x, of the newest data prediction and of the one before it, for each interval; float32 [steps].
+def multistep_coefficients(
+    grid: SolverGrid,
+) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
+    """Factors of x, of the newest data prediction and of the one before it, for each interval, in float32.
 
-    In the half log-signal-to-noise ratio lambda = log((1 - t) / t), which is infinite at both ends: the first two
-    intervals and the last are of first order (no, or an infinitely far, previous prediction; an infinite step).
+    They follow from the half log-signal-to-noise ratio lambda = log((1 - t) / t), which is infinite at both ends.
+    Three intervals are therefore of first order: the first (no previous prediction), the second (the previous
+    prediction is infinitely far) and the last (an infinite step).
     """
     t, next_t = grid.time.astype(np.float64), grid.next_time.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -104,15 +117,15 @@ def multistep_coefficients(grid: SolverGrid) -> tuple[np.ndarray, np.ndarray, np
     extrapolation = np.zeros(len(t))
     extrapolation[2:-1] = lengths[2:-1] / lengths[1:-2] / 2
     keep = next_t / t
-    factors = keep, (1 - keep) * (1 + extrapolation), -(1 - keep) * extrapolation
-    return tuple(values.astype(np.float32) for values in factors)
+    newest, older = (1 - keep) * (1 + extrapolation), -(1 - keep) * extrapolation
+    return keep.astype(np.float32), newest.astype(np.float32), older.astype(np.float32)
 
 
-def _starts(grid: SolverGrid) -> np.ndarray:
+def _starts(grid: SolverGrid) -> Float[np.ndarray, " steps"]:
     return grid.time
 
 
-def _heun_times(grid: SolverGrid) -> np.ndarray:
+def _heun_times(grid: SolverGrid) -> Float[np.ndarray, " evaluations"]:
     return np.stack([grid.time, grid.next_time], axis=1).ravel()[:-1]
 
 

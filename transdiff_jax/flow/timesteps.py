@@ -1,33 +1,33 @@
-"""Times: what training draws and where solvers stop."""
+"""The times that training draws, and those at which solvers stop."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, Key
 
 from transdiff_jax.config import SamplingConfig
-
-Array = jax.Array
 
 NUM_TIMESTEPS = 1000  # the network's time is t * NUM_TIMESTEPS
 
 
 class SolverGrid(NamedTuple):
-    """The intervals of a solver, first to last, as float32 arrays of shape [steps].
+    """The intervals of a solver, first to last, in float32.
 
-    NumPy's and not JAX's: when the network is evaluated, and with which coefficients, is known before anything is
-    traced. The last interval of Euler-Maruyama (to t = 0) is the general step with other scales, not another code path.
+    The arrays are NumPy's, so that the times of network evaluations and their coefficients are known before tracing.
+    The last interval of Euler-Maruyama (to t = 0) is the general step with other scales, not another code path.
     """
 
-    time: np.ndarray  # t at the start of the interval, in (0, 1]
-    next_time: np.ndarray  # t at its end; the last is 0
-    drift_scale: np.ndarray  # factor of the deterministic change
-    noise_scale: np.ndarray  # factor of the injected noise
+    time: Float[np.ndarray, " steps"]  # t at the start of the interval, in (0, 1]
+    next_time: Float[np.ndarray, " steps"]  # t at its end; the last is 0
+    drift_scale: Float[np.ndarray, " steps"]  # factor of the deterministic change
+    noise_scale: Float[np.ndarray, " steps"]  # factor of the injected noise
 
 
-def draw_training_timesteps(key: Array, shape: tuple[int, ...]) -> Array:
-    """Integer timesteps 0..999 of logit-normal times: floor(1000 sigmoid(n)), n ~ N(0, 1) (int32).
+def draw_training_timesteps(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Integer timesteps 0..999 of logit-normal times: floor(1000 sigmoid(n)), n ~ N(0, 1), as int32.
 
     The truncated time enters both the interpolation and the network.
     """
@@ -37,7 +37,7 @@ def draw_training_timesteps(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def solver_grid(config: SamplingConfig) -> SolverGrid:
-    """`steps` intervals: starts evenly spaced from 1 to `last_time`, then 0."""
+    """`config.steps` intervals; their starts are evenly spaced from 1 to `last_time`, and the last one ends at 0."""
     starts = np.linspace(1.0, config.last_time, config.steps) if config.steps > 1 else np.ones(1)
     ends = np.append(starts[1:], 0.0)
     drift = np.full(config.steps, config.drift_scale)

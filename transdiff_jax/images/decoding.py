@@ -1,15 +1,16 @@
-"""Image files to pixels, as a viewer shows them: the one decoder of all sources."""
+"""Image files to pixels, as a viewer shows them: the one decoder for all sources."""
 
 import functools
 import io
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-# Formats that Pillow decodes by itself: for others it would start programs (EPS: Ghostscript).
+# Formats that Pillow decodes by itself; for others it would start programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-MAX_PIXELS = 2**26  # 64 million; a small file can claim to hold any number
+MAX_PIXELS = 2**26  # 64 million; a small file can claim any number
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,25 +24,22 @@ _TURNS = {
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-class UnreadableImage(ValueError):  # noqa: N818 (what it is about, not what went wrong in the program)
-    """The bytes hold no image that can be shown; the message is the reason, in a few words."""
+class UnreadableImage(ValueError):  # noqa: N818 (it describes the data, not an error in the program)
+    """The bytes are not an image that can be shown; the message gives the reason in a few words."""
 
 
-def decode(data: bytes, channels: int) -> np.ndarray:
-    """The pixels of an image file (the first image of an animation), whatever its name says it is.
+def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "height width {channels}"]:
+    """The pixels of an image file, or of the first image of an animation. The file's name does not matter.
 
-    EXIF orientation and ICC profiles (to sRGB) are applied, transparent pixels lie on white, 16 bits are scaled to 8.
-    PNG's gAMA and cHRM are left alone.
+    EXIF orientation is applied, ICC profiles are converted to sRGB, transparent pixels lie on white, and 16 bits are
+    scaled to 8. PNG's gAMA and cHRM are ignored.
 
     Args:
         data: the file.
         channels: 1 for grey, 3 for RGB.
 
-    Returns:
-        uint8 [height, width, channels].
-
     Raises:
-        UnreadableImage: the file is empty, cut short, damaged, too large, or no image of `FORMATS`.
+        UnreadableImage: the file is empty, cut short, damaged, too large, or not an image in one of `FORMATS`.
     """
     if not data:
         raise UnreadableImage("the file is empty")
@@ -77,7 +75,7 @@ def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         levels = np.asarray(picture).astype(np.int64)
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8)), None
     if picture.mode in ("I", "F"):
-        raise UnreadableImage(f"{picture.format} with pixels of mode {picture.mode}, whose range is not known")
+        raise UnreadableImage(f"{picture.format} with pixels of mode {picture.mode}, whose range is unknown")
     grey = picture.mode in ("1", "L", "LA", "La")
     if picture.has_transparency_data:
         *bands, alpha = picture.convert("LA" if grey else "RGBA").split()
@@ -89,12 +87,17 @@ def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
     conversion = _conversion(profile, colour.mode) if profile else None
-    return colour if conversion is None else ImageCms.applyTransform(colour, conversion)
+    if conversion is None:
+        return colour
+    return ImageCms.applyTransform(colour, conversion) or colour  # None is for transforms in place
 
 
 @functools.lru_cache(maxsize=32)  # the images of a dataset share few profiles
-def _conversion(profile: bytes, mode: str) -> Any:
-    """The transform from a profile to sRGB; None where viewers make none: it is sRGB, damaged, or of another mode."""
+def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform from a profile to sRGB.
+
+    None if viewers apply none, because the profile is sRGB, damaged, or made for another mode.
+    """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if mode == "RGB" and ImageCms.getProfileDescription(source).startswith("sRGB"):
@@ -106,6 +109,6 @@ def _conversion(profile: bytes, mode: str) -> Any:
 
 def _orientation(picture: Image.Image) -> Any:
     try:
-        return picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF: viewers show the image as it is stored
+        return picture.getexif().get(ExifTags.Base.Orientation)  # of any type: the file says which
+    except Exception:  # viewers ignore damaged EXIF
         return None

@@ -2,23 +2,21 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-Array = jax.Array
 
-
-def grid(images: np.ndarray, rows: int, *, scale: int = 1, gap: int = 2) -> np.ndarray:
-    """Images in reading order as one picture.
+def grid(
+    images: UInt8[np.ndarray, "n height width channels"], rows: int, *, scale: int = 1, gap: int = 2
+) -> UInt8[np.ndarray, "picture_height picture_width channels"]:
+    """Draws images in reading order as one picture.
 
     Args:
-        images: uint8 [n, height, width, channels]; `rows` divides n.
+        images: of one size.
+        rows: number of rows; it must divide n.
         scale: each pixel becomes a square of this side.
         gap: white pixels between images and around them.
-
-    Returns:
-        uint8 [picture height, picture width, channels].
 
     Raises:
         ValueError: n is not a multiple of `rows`.
@@ -36,11 +34,14 @@ def grid(images: np.ndarray, rows: int, *, scale: int = 1, gap: int = 2) -> np.n
     return picture
 
 
-def name_rows(picture: np.ndarray, names: Sequence[str], *, margin: int = 4) -> np.ndarray:
-    """A grid with a name on the left of each of its rows, black on white.
+def name_rows(
+    picture: UInt8[np.ndarray, "height width channels"], names: Sequence[str], *, margin: int = 4
+) -> UInt8[np.ndarray, "height wider channels"]:
+    """Puts a name to the left of each row of a grid, black on white.
 
     Args:
-        picture: uint8 [height, width, 1 or 3], `len(names)` rows of equal height.
+        picture: a grid with `len(names)` rows of equal height, in grey or RGB.
+        names: of the rows.
         margin: white pixels on both sides of the names.
     """
     height, _, channels = picture.shape

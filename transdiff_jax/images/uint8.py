@@ -1,17 +1,20 @@
-"""Between pixels of 8 bits and the numbers that networks work on."""
+"""Between 8-bit pixels and the numbers that networks work on."""
 
-import jax
+from typing import TypeVar
+
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, UInt8
 
-Array = jax.Array
+Pixels = TypeVar("Pixels", Array, np.ndarray)
 
 
-def to_uint8(images: Array) -> Array:
-    """[-1, 1] -> round(clip(255 (x + 1) / 2, 0, 255)), the rounding of the published scores; any shape."""
+def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """[-1, 1] -> round(clip(255 (x + 1) / 2, 0, 255)), the rounding of the published scores."""
     return jnp.round(jnp.clip(255 * (images + 1) / 2, 0, 255)).astype(jnp.uint8)
 
 
-def to_unit_range(image: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 [-1, 1]."""
+def to_unit_range(image: UInt8[Pixels, "*shape"]) -> Float[Pixels, "*shape"]:
+    """0..255 -> [-1, 1], in float32."""
     return image.astype(np.float32) / 127.5 - 1

@@ -1,11 +1,13 @@
 """The diffusion decoder: the velocity network, conditioned on semantic features by cross-attention."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Float32, Real
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.flow.guidance import interleave
@@ -24,14 +26,14 @@ from transdiff_jax.nn.layers import (
 from transdiff_jax.nn.stack import stack
 from transdiff_jax.parallel import axes
 
-Array = jax.Array
+Tree = TypeVar("Tree")  # of arrays
 
 
 class TimeCondition(NamedTuple):
-    """All modulation of the decoder at some times, one row for each."""
+    """All modulation of the decoder, one row for each time."""
 
-    blocks: Array  # [rows, blocks, 6, width]: shift, scale and gate of attention, then of the MLP
-    output: Array  # [rows, 2, width]: shift and scale of the final layer
+    blocks: Float[Array, "rows blocks 6 width"]  # shift, scale and gate of attention, then of the MLP
+    output: Float[Array, "rows 2 width"]  # shift and scale of the final layer
 
 
 class DecoderBlock(nn.Module):
@@ -51,27 +53,39 @@ class DecoderBlock(nn.Module):
         self.mlp_norm = layer_norm(dtype)
         self.mlp = Mlp(c.width, c.dropout, dtype)
 
-    def __call__(self, x: Array, keys_values: KeysValues, shared: Array, mask: Array | None) -> tuple[Array, None]:
+    def __call__(
+        self,
+        x: Float[Array, "rows tokens width"],
+        keys_values: KeysValues,
+        shared: Float[Array, "rows 6 width"],
+        mask: Bool[Array | np.ndarray, "queries semantic_tokens"] | None,
+    ) -> tuple[Float[Array, "rows tokens width"], None]:
         """One block.
 
         Args:
-            x: [b * r, tokens, width]: r inputs for each of b conditions, those of one condition together.
-            keys_values: of the condition, [b, semantic tokens, heads, head_dim].
-            shared: the part of the modulation that all blocks share [b * r, 6, width].
-            mask: boolean [r * tokens, semantic tokens], or None.
+            x: tokens of the same number of inputs for each of b conditions; the inputs of one condition are adjacent.
+            keys_values: of the b conditions.
+            shared: the part of the modulation that all blocks share.
+            mask: True where a token of a condition's inputs may attend; None for everywhere.
         """
         modulation = self.modulation.astype(shared.dtype) + shared
         return self.after_attention(self.self_attention(x, modulation), keys_values, modulation, mask), None
 
-    def self_attention(self, x: Array, modulation: Array) -> Array:
-        """The part of the block before it looks at the condition; one row of modulation may serve all of x."""
+    def self_attention(
+        self, x: Float[Array, "b tokens width"], modulation: Float[Array, "rows 6 width"]
+    ) -> Float[Array, "b tokens width"]:
+        """Self-attention, which does not see the condition; one row of modulation may serve all of `x`."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
         x = constrain_tokens(x)
         return x + gate[:, None] * self.attention(modulate(self.attention_norm(x), shift, scale))
 
     def after_attention(
-        self, x: Array, keys_values: KeysValues | GuidedPair, modulation: Array, mask: Array | None = None
-    ) -> Array:
+        self,
+        x: Float[Array, "b tokens width"],
+        keys_values: KeysValues | GuidedPair,
+        modulation: Float[Array, "rows 6 width"],
+        mask: Bool[Array | np.ndarray, "queries semantic_tokens"] | None = None,
+    ) -> Float[Array, "b tokens width"]:
         """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
         x = constrain_tokens(x)
@@ -79,7 +93,7 @@ class DecoderBlock(nn.Module):
         return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
 
 
-def _layer(tree: Any, index: int) -> Any:
+def _layer(tree: Tree, index: int) -> Tree:
     """One layer of a tree whose leaves stack the layers on their leading axis."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
@@ -115,29 +129,30 @@ class VelocityDecoder(nn.Module):
         zeros = nn.initializers.zeros
         self.output_projection = dense(c.latent_channels, (axes.EMBED, axes.LATENT), dtype, kernel_init=zeros)
 
-    def condition(self, features: Array) -> KeysValues:
-        """Semantic features [b, tokens, width] -> keys and values of every block, [blocks, b, tokens, heads, head_dim].
+    def condition(self, features: Float[Array, "b tokens width"]) -> KeysValues:
+        """Keys and values of every block from semantic features, [blocks, b, tokens, heads, head_dim].
 
         They do not depend on time or noise: one call serves all steps of a sampler and all noise pairs of a loss.
         """
         return self.keys_values(constrain_tokens(self.condition_projection(constrain_tokens(features))))
 
     def __call__(
-        self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None = None
-    ) -> Array:
-        """The velocity at r noisy latents for each of b conditions.
+        self,
+        x_t: Float[Array, "b inputs tokens c"],
+        timesteps: Real[Array, "b inputs"],
+        keys_values: KeysValues,
+        visible: Bool[np.ndarray, "inputs semantic_tokens"] | None = None,
+    ) -> Float32[Array, "b inputs tokens c"]:
+        """The velocity at several noisy latents (inputs) for each of b conditions.
 
         Args:
-            x_t: [b, r, latent tokens, channels].
-            timesteps: [b, r] in [0, 1000].
+            x_t: the noisy latents.
+            timesteps: their times in [0, 1000].
             keys_values: from `condition`.
-            visible: boolean [r, semantic tokens], which features each of the r inputs may see; None for all.
-
-        Returns:
-            Velocity shaped like `x_t`, float32.
+            visible: which features each input may see; None for all.
 
         Raises:
-            ValueError: shapes that do not fit each other or the configuration.
+            ValueError: the shapes do not fit each other or the configuration.
         """
         c = self.config
         self._check(x_t, timesteps, keys_values, visible)
@@ -149,25 +164,27 @@ class VelocityDecoder(nn.Module):
         x, _ = self.blocks(x, keys_values, shared, mask)
         return self._project(x, self._output_table(embedding)).reshape(x_t.shape)
 
-    def embed_times(self, timesteps: Array) -> TimeCondition:
-        """Times [n] in [0, 1000] -> what the network needs of them, for all steps of a sampler at once."""
+    def embed_times(self, timesteps: Real[Array, " rows"]) -> TimeCondition:
+        """All modulation at times in [0, 1000], for all steps of a sampler at once."""
         embedding, shared = self.time_embedding(timesteps, None)  # a table: whole on every device
         tables = self.blocks.variables["params"]["modulation"].astype(shared.dtype)
         return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
-    def velocity_at(self, x_t: Array, time: TimeCondition, keys_values: KeysValues | GuidedPair) -> Array:
-        """The velocity of a sampler's step: all rows are at one time, and the halves of a guided pair at one x.
+    def velocity_at(
+        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: KeysValues | GuidedPair
+    ) -> Float32[Array, "rows tokens c"]:
+        """The velocity in a sampler's step: all rows share one time, and the halves of a guided pair share one x.
 
-        The halves share all that comes before the first cross-attention, and may share keys and values. Layers are
-        written out, as in a sampler's loop they should be.
+        The halves share everything before the first cross-attention, and may share keys and values. The layers are
+        unrolled, because a sampler calls this in a loop of its own (see `stack`).
 
         Args:
-            x_t: [b, latent tokens, channels].
-            time: of one row.
-            keys_values: from `condition`, of b rows or of some that serve b / n rows each; or a guided pair of such.
+            x_t: noisy latents.
+            time: a single row.
+            keys_values: from `condition`, for b rows, or for n that serve b / n rows each; or a guided pair of these.
 
         Returns:
-            Velocity shaped like `x_t`, or [2b, ...] of interleaved (conditional, unconditional) rows; float32.
+            b rows, or for a guided pair 2b interleaved (conditional, unconditional) rows.
         """
         x = self._embed(x_t)
         for index in range(self.config.decoder_blocks):
@@ -179,18 +196,19 @@ class VelocityDecoder(nn.Module):
             x = block.after_attention(x, layer, time.blocks[:, index])
         return self._project(x, time.output)
 
-    def _embed(self, x_t: Array) -> Array:
-        """Noisy latents [rows, tokens, channels] -> [rows, tokens, width]."""
+    def _embed(self, x_t: Float[Array, "rows tokens c"]) -> Float[Array, "rows tokens width"]:
         dtype = jnp.dtype(self.config.dtype)
         x = constrain_tokens(self.input_projection(constrain_tokens(x_t.astype(dtype))))
         return x + self.position_embedding.astype(dtype)
 
-    def _output_table(self, embedding: Array) -> Array:
-        """Time embedding [rows, width] -> shift and scale of the final layer [rows, 2, width]."""
+    def _output_table(self, embedding: Float[Array, "rows width"]) -> Float[Array, "rows 2 width"]:
+        """Shift and scale of the final layer, from the time embedding."""
         return self.output_modulation.astype(embedding.dtype) + embedding[:, None]
 
-    def _project(self, x: Array, table: Array) -> Array:
-        """The final layer: [rows, tokens, width] -> velocity [rows, tokens, channels], float32."""
+    def _project(
+        self, x: Float[Array, "b tokens width"], table: Float[Array, "rows 2 width"]
+    ) -> Float32[Array, "b tokens c"]:
+        """The final layer, which gives the velocity; one row of the table may serve all of `x`."""
         x = modulate(self.output_norm(constrain_tokens(x)), table[:, 0], table[:, 1])
         return constrain_tokens(self.output_projection(x).astype(jnp.float32))
 

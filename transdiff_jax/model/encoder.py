@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.nn.attention import KeysValues, SelfAttention, block_causal_mask
@@ -14,20 +15,18 @@ from transdiff_jax.nn.patches import patchify
 from transdiff_jax.nn.stack import stack
 from transdiff_jax.parallel import axes
 
-Array = jax.Array
-
 
 class Semantics(NamedTuple):
-    """Output of the encoder, both [b, groups * tokens_per_image, width]."""
+    """Output of the encoder for all groups of a sequence."""
 
-    features: Array  # z: what the decoder is conditioned on (with its position embedding)
-    encoded: Array  # before that embedding: what the semantic diversity is measured on
+    features: Float[Array, "b tokens width"]  # z: the condition of the decoder, with its position embedding
+    encoded: Float[Array, "b tokens width"]  # without that embedding: what the diversity term measures
 
 
 class Prefix(NamedTuple):
-    """A sequence encoded so far: what the decoder and the next group need of it."""
+    """The sequence so far: what the decoder and the next group need."""
 
-    features: Array  # z of the newest group, [b, tokens_per_image, width]
+    features: Float[Array, "b tokens width"]  # z of the newest group
     cache: KeysValues | None  # of all tokens in every block, [blocks, b, tokens, heads, head_dim]; None with one image
 
 
@@ -37,16 +36,21 @@ class EncoderBlock(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None, earlier: KeysValues | None) -> tuple[Array, KeysValues | None]:
+    def __call__(
+        self,
+        x: Float[Array, "b tokens width"],
+        mask: Bool[Array | np.ndarray, "tokens all_tokens"] | None,
+        earlier: KeysValues | None,
+    ) -> tuple[Float[Array, "b tokens width"], KeysValues | None]:
         """One block.
 
         Args:
-            x: [b, tokens, width].
-            mask: boolean [tokens, earlier and own tokens], or None.
-            earlier: of the tokens before these in this block, [b, m, heads, head_dim]; None where nothing is cached.
+            x: the tokens.
+            mask: True where a token may attend to an earlier token or one of these; None for everywhere.
+            earlier: keys and values of the tokens before these in this block; None if nothing is cached.
 
         Returns:
-            [b, tokens, width], and the keys and values of all tokens if `earlier` was given.
+            The tokens, and the keys and values of all tokens if `earlier` was given.
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -67,8 +71,8 @@ class SemanticEncoder(nn.Module):
 
     The sequence is the class vector repeated `class_tokens` times, then one group of `tokens_per_image` tokens for
     each image: group 0 holds learned mask vectors, group k > 0 the latent of image k - 1. With one image attention
-    is full; with several it is block causal over (class, group 0, group 1, ...), so the features of the first
-    groups do not depend on whether later ones are there.
+    is full; with several it is block causal over (class, group 0, group 1, ...), so the features of a group do not
+    depend on whether later groups exist.
     """
 
     config: ModelConfig
@@ -93,19 +97,21 @@ class SemanticEncoder(nn.Module):
         blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat, unroll=self.unroll)
         self.blocks = blocks(c)
 
-    def __call__(self, labels: Array, null: Array, references: Array | None = None) -> Semantics:
-        """Features of as many groups as there are earlier images, plus one.
+    def __call__(
+        self,
+        labels: Int[Array, " b"],
+        null: Bool[Array, " b"],
+        references: Float[Array, "b images h w c"] | None = None,
+    ) -> Semantics:
+        """Features of one group more than there are earlier images, in the compute dtype.
 
         Args:
-            labels: class indices [b] in [0, num_classes).
-            null: [b], True where the null class replaces the label.
-            references: latents of the earlier images [b, r, h, w, channels], r < num_images; None for none.
-
-        Returns:
-            Features of r + 1 groups in the compute dtype.
+            labels: classes in [0, num_classes).
+            null: True where the null class replaces the label.
+            references: latents of the earlier images, fewer than num_images; None for none.
 
         Raises:
-            ValueError: shapes that do not fit each other or the configuration.
+            ValueError: the shapes do not fit each other or the configuration.
         """
         self._check(labels, null, references)
         x = self._embed_class(labels, null)
@@ -113,12 +119,12 @@ class SemanticEncoder(nn.Module):
             x = jnp.concatenate([x, self._embed_references(references)], axis=1)
         return self._transform(x, 0, self._mask(x.shape[1]), None)[0]
 
-    def start(self, labels: Array, null: Array) -> Prefix:
+    def start(self, labels: Int[Array, " b"], null: Bool[Array, " b"]) -> Prefix:
         """The part of a sequence that depends on the class alone: class tokens and group 0.
 
         Args:
-            labels: class indices [b] in [0, num_classes).
-            null: [b], True where the null class replaces the label.
+            labels: classes in [0, num_classes).
+            null: True where the null class replaces the label.
         """
         c = self.config
         self._check(labels, null, None)
@@ -129,19 +135,24 @@ class SemanticEncoder(nn.Module):
         semantics, cache = self._transform(x, 0, self._mask(x.shape[1]), empty)
         return Prefix(semantics.features, cache)
 
-    def extend(self, image: Array, cache: KeysValues) -> Prefix:
-        """One more group: block-causal attention makes the tokens before it those of `cache`, whatever follows.
+    def extend(self, image: Float[Array, "b h w c"], cache: KeysValues | None) -> Prefix:
+        """One more group; attention is block causal, so the tokens before it stay as they are in `cache`.
 
         Args:
-            image: latent of the image before the group [b, h, w, channels].
-            cache: of `start` or of the last `extend`.
-        """
-        # A group sees itself and all before it: no mask.
-        semantics, cache = self._transform(self._embed_references(image[:, None]), cache.key.shape[2], None, cache)
-        return Prefix(semantics.features, cache)
+            image: latent of the image before the group.
+            cache: from `start` or from the last `extend`.
 
-    def _embed_class(self, labels: Array, null: Array) -> Array:
-        """Class tokens and group 0 before their position embedding, [b, class_tokens + tokens_per_image, width]."""
+        Raises:
+            ValueError: there is no cache, because the model has one image.
+        """
+        if cache is None:
+            raise ValueError("a model of one image has no cache to extend: use a model of several images")
+        # A group sees itself and everything before it: no mask.
+        semantics, extended = self._transform(self._embed_references(image[:, None]), cache.key.shape[2], None, cache)
+        return Prefix(semantics.features, extended)
+
+    def _embed_class(self, labels: Int[Array, " b"], null: Bool[Array, " b"]) -> Float[Array, "b tokens width"]:
+        """Class tokens and group 0, without position embedding."""
         c = self.config
         vector = jnp.where(null[:, None], self.null_class, self.class_embedding[labels])
         class_tokens = jnp.broadcast_to(vector[:, None], (len(labels), c.class_tokens, c.width))
@@ -149,9 +160,13 @@ class SemanticEncoder(nn.Module):
         return jnp.concatenate([class_tokens, mask_tokens], axis=1).astype(jnp.dtype(c.dtype))
 
     def _transform(
-        self, x: Array, first: int, mask: np.ndarray | None, earlier: KeysValues | None
+        self,
+        x: Float[Array, "b tokens width"],
+        first: int,
+        mask: Bool[np.ndarray, "tokens tokens"] | None,
+        earlier: KeysValues | None,
     ) -> tuple[Semantics, KeysValues | None]:
-        """Tokens from position `first` on, through all blocks; the class tokens among them are dropped at the end."""
+        """Runs tokens from position `first` on through all blocks; drops class tokens at the end."""
         c = self.config
         dtype, last = jnp.dtype(c.dtype), first + x.shape[1]
         x = self.input_norm(x + self.position_embedding[first:last].astype(dtype))
@@ -162,7 +177,7 @@ class SemanticEncoder(nn.Module):
         positions = self.output_position_embedding[first_image - c.class_tokens : last - c.class_tokens]
         return Semantics(encoded + positions.astype(dtype), encoded), cache
 
-    def _embed_references(self, references: Array) -> Array:
+    def _embed_references(self, references: Float[Array, "b images h w c"]) -> Float[Array, "b tokens width"]:
         c = self.config
         batch, count = references.shape[:2]
         patches = patchify(references, c.reference_patch)

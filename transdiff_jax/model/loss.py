@@ -5,29 +5,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
 
 from transdiff_jax import rng
 from transdiff_jax.config import LossConfig, ModelConfig
 from transdiff_jax.flow.path import interpolate, velocity_target
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, draw_training_timesteps
 from transdiff_jax.model.encoder import Semantics
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, Rngs, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import latent_to_tokens
 
-Array = jax.Array
-
 
 class LossDraws(NamedTuple):
-    """All randomness of the loss but dropout, for a batch of b rows of `num_images` images, p pairs a latent."""
+    """All randomness of the loss except dropout."""
 
-    null: Array  # [b] bool: rows whose class is dropped (all images of a row together)
-    timesteps: Array  # [b, num_images, p] int32, 0..999
-    noise: Array  # [b, num_images, p, latent tokens, channels], N(0, I)
+    null: Bool[Array, " b"]  # rows whose class is dropped, for all their images together
+    timesteps: Int[Array, "b images pairs"]  # 0..999
+    noise: Float[Array, "b images pairs tokens c"]  # N(0, I)
 
 
-def draw_loss(model: ModelConfig, loss: LossConfig, batch: int, seed: int, step: int | Array) -> LossDraws:
-    """The draws of one training step, a function of (seed, step)."""
+def draw_loss(
+    model: ModelConfig, loss: LossConfig, batch: int, seed: int | Int[Array, ""], step: int | Int[Array, ""]
+) -> LossDraws:
+    """The draws of one training step for a batch of so many rows, a function of (seed, step)."""
     shape = (batch, model.num_images, loss.pairs_per_latent)
     noise_shape = (*shape, model.latent_tokens, model.latent_channels)
     return LossDraws(
@@ -40,12 +42,12 @@ def draw_loss(model: ModelConfig, loss: LossConfig, batch: int, seed: int, step:
 class Losses(NamedTuple):
     """Terms of the training loss, float32."""
 
-    flow: Array  # [b, num_images, p]: mean squared error of each pair's velocity
-    similarity: Array  # scalar: mean cosine similarity of the encoder's tokens (the semantic diversity term)
+    flow: Float[Array, "b images pairs"]  # mean squared error of each pair's velocity
+    similarity: Float[Array, ""]  # mean cosine similarity of the encoder's tokens (the semantic diversity term)
 
 
-def semantic_similarity(encoded: Array) -> Array:
-    """Mean cosine similarity over all ordered pairs of tokens, self-pairs included; [b, tokens, width] -> scalar."""
+def semantic_similarity(encoded: Float[Array, "b tokens width"]) -> Float[Array, ""]:
+    """Mean cosine similarity over all ordered pairs of a row's tokens, self-pairs included."""
     encoded = encoded.astype(jnp.float32)
     directions = encoded / jnp.linalg.norm(encoded, axis=-1, keepdims=True)
     # The mean over all pairs of inner products is the squared norm of the mean direction.
@@ -55,24 +57,26 @@ def semantic_similarity(encoded: Array) -> Array:
 def flow_matching_losses(
     model: TransDiff,
     params: Params,
-    latents: Array,
-    labels: Array,
+    latents: Float[Array, "b images h w c"],
+    labels: Int[Array, " b"],
     draws: LossDraws,
     *,
-    dropout_key: Array | None = None,
+    dropout_key: Key[Array, ""] | None = None,
     freeze_encoder: bool = False,
 ) -> Losses:
     """The joint loss of both networks (paper, equations 3 to 6).
 
     Args:
-        latents: images of one class in order, [b, num_images, h, w, channels].
-        labels: [b].
+        model: both networks.
+        params: their parameters.
+        latents: images of one class in each row, in the order of their sequence.
+        labels: the class of each row.
         draws: times, noise and dropped labels.
         dropout_key: None turns dropout off.
         freeze_encoder: the encoder runs as at inference (no dropout, labels kept) and gets no gradient.
 
     Raises:
-        ValueError: `latents` does not have the shape that the configuration says.
+        ValueError: the shape of `latents` does not fit the configuration and the labels.
     """
     c = model.config
     expected = (len(labels), c.num_images, c.latent_size, c.latent_size, c.latent_channels)
@@ -88,44 +92,46 @@ def flow_matching_losses(
 def _encode(
     model: TransDiff,
     params: Params,
-    latents: Array,
-    labels: Array,
-    null: Array,
-    rngs: dict[str, Array],
+    latents: Float[Array, "b images h w c"],
+    labels: Int[Array, " b"],
+    null: Bool[Array, " b"],
+    rngs: Rngs,
     frozen: bool,
 ) -> Semantics:
     references = latents[:, :-1] if model.config.num_images > 1 else None
     if frozen:
         null, rngs = jnp.zeros_like(null), {}
-    semantics = model.apply({"params": params}, labels, null, references, method=TransDiff.encode, rngs=rngs)
+    semantics = applied(model, params, TransDiff.encode, rngs)(labels, null, references)
     return jax.lax.stop_gradient(semantics) if frozen else semantics
 
 
 def _velocity(
-    model: TransDiff, params: Params, features: Array, latents: Array, draws: LossDraws, rngs: dict[str, Array]
-) -> Array:
-    """Velocity at every (time, noise) pair, shaped like the noise."""
-    c, variables = model.config, {"params": params}
+    model: TransDiff,
+    params: Params,
+    features: Float[Array, "b tokens width"],
+    latents: Float[Array, "b images h w c"],
+    draws: LossDraws,
+    rngs: Rngs,
+) -> Float[Array, "b images pairs tokens c"]:
+    """Velocity at every (time, noise) pair."""
+    c = model.config
     batch, images, pairs = draws.timesteps.shape
     t = (draws.timesteps / NUM_TIMESTEPS)[..., None, None]
     x_t = interpolate(latent_to_tokens(latents)[:, :, None], draws.noise, t)
-    velocity = model.apply(
-        variables,
+    velocity = applied(model, params, TransDiff.velocity, rngs)(
         x_t.reshape(batch, images * pairs, c.latent_tokens, c.latent_channels),
         draws.timesteps.reshape(batch, images * pairs),
-        model.apply(variables, features, method=TransDiff.condition),
+        applied(model, params, TransDiff.condition)(features),
         visible_features(c, pairs),
-        method=TransDiff.velocity,
-        rngs=rngs,
     )
     return velocity.reshape(draws.noise.shape)
 
 
-def visible_features(config: ModelConfig, pairs: int) -> np.ndarray | None:
-    """Which semantic tokens each decoder input of a row sees: image k those of groups 0..k.
+def visible_features(config: ModelConfig, pairs: int) -> Bool[np.ndarray, "inputs semantic_tokens"] | None:
+    """Which semantic tokens each decoder input of a row sees: an input of image k sees those of groups 0..k.
 
     Returns:
-        Boolean [num_images * pairs, semantic tokens], image-major; None where all see all.
+        A row for each pair of each image, image-major; None if all inputs see all tokens.
     """
     if config.num_images == 1:
         return None
@@ -134,7 +140,8 @@ def visible_features(config: ModelConfig, pairs: int) -> np.ndarray | None:
     return image[:, None] >= group[None, :]
 
 
-def _dropout_rngs(key: Array | None) -> tuple[dict[str, Array], dict[str, Array]]:
+def _dropout_rngs(key: Key[Array, ""] | None) -> tuple[Rngs, Rngs]:
+    """Of the encoder and of the decoder."""
     if key is None:
         return {}, {}
     encoder, decoder = jax.random.split(key)

@@ -1,9 +1,16 @@
-"""The parameters of the model: fresh ones, and their shapes over a mesh without any memory."""
+"""The model's parameters: fresh ones, their shapes on a mesh without any memory, and the model applied to them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
+from jax import Array
 from jax.sharding import Mesh
+from jaxtyping import Int, Key
 
 from transdiff_jax import rng
 from transdiff_jax.config import ModelConfig
@@ -11,21 +18,26 @@ from transdiff_jax.model.mesh_checks import check_model
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel.arrays import abstract_arrays
 
-Params = dict  # a tree of float32 arrays by name
+Params = dict[str, Any]  # a tree of float32 arrays by name
+AbstractParams = dict[str, Any]  # the same tree of `jax.ShapeDtypeStruct`
+Rngs = dict[str, Key[Array, ""]]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def init_params(config: ModelConfig, seed: int) -> Params:
-    """Fresh float32 parameters, boxed with their logical axis names (`flax.linen.unbox` takes the boxes off)."""
+def init_params(config: ModelConfig, seed: int | Int[Array, ""]) -> Params:
+    """Fresh float32 parameters, boxed with their logical axis names (`flax.linen.unbox` removes the boxes)."""
     grid = (config.latent_size, config.latent_size, config.latent_channels)
     references = jnp.zeros((1, config.num_images - 1, *grid)) if config.num_images > 1 else None
     x_t = jnp.zeros((1, 1, config.latent_tokens, config.latent_channels))
     labels, null = jnp.zeros(1, jnp.int32), jnp.zeros(1, bool)
     model = TransDiff(config)
-    return model.init(rng.key(seed, rng.PARAMS), labels, null, references, x_t, jnp.zeros((1, 1)))["params"]
+    variables = model.init(rng.key(seed, rng.PARAMS), labels, null, references, x_t, jnp.zeros((1, 1)))
+    return unfreeze(variables)["params"]
 
 
-def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
-    """Shapes, dtypes and shardings of the parameters (`jax.ShapeDtypeStruct`), without any memory.
+def abstract_params(config: ModelConfig, mesh: Mesh) -> AbstractParams:
+    """Shapes, dtypes and shardings of the parameters, which take no memory.
 
     Raises:
         UserError: the mesh cannot split a parameter.
@@ -35,6 +47,24 @@ def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
 
 
 def init_sharded_params(config: ModelConfig, seed: int, mesh: Mesh) -> Params:
-    """Fresh parameters (unboxed), made where they belong; raises like `abstract_params`."""
+    """Fresh unboxed parameters, made on the devices that hold them; raises like `abstract_params`."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(config, mesh))
     return jax.jit(lambda: nn.unbox(init_params(config, seed)), out_shardings=shardings)()
+
+
+def applied(
+    model: TransDiff,
+    params: Params,
+    method: Callable[Concatenate[TransDiff, Arguments], Result],
+    rngs: Rngs | None = None,
+) -> Callable[Arguments, Result]:
+    """A method of the model, with these parameters, as a function of its other arguments.
+
+    Args:
+        model: the network.
+        params: its parameters.
+        method: of `TransDiff`, such as `TransDiff.encode`.
+        rngs: keys by name, for dropout; None for none.
+    """
+    # pyrefly: ignore[bad-return]  # `apply` returns a pair only if it is given mutable collections
+    return functools.partial(model.apply, {"params": params}, method=method, rngs=rngs)

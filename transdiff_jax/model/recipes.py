@@ -1,28 +1,29 @@
-"""The published training recipes on ImageNet (arXiv 2506.09482): one for each size and kind of model."""
+"""The published training recipes on ImageNet (arXiv 2506.09482), one for each size and kind of model."""
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
 from transdiff_jax.config import default_config_dict
 from transdiff_jax.model.variants import Kind, published_model, published_sampling
 
-IMAGENET_IMAGES = 1_281_167  # of the training split; in MRAR every one ends a group
+IMAGENET_IMAGES = 1_281_167  # in the training split; in MRAR each of them ends a group
 BATCH_SIZE = 2048
 STEPS_PER_EPOCH = IMAGENET_IMAGES // BATCH_SIZE  # whole batches only
 
 
 def published_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
-    """A run as published, for a config file to return or to change.
+    """The configuration of a published run, for a config file to return or to change.
 
-    MRAR and 512 start from the 1-step model of the size, in the run of its own config file.
+    MRAR and 512 start from the 1-step model of the same size, which the run of its config file trained.
 
     Args:
         size: "b", "l" or "h".
         kind: "one_step_256", "mrar_256" or "one_step_512".
 
     Raises:
-        UserError: there is no such size or kind.
+        UserError: no such size or kind was published.
     """
     config, model = default_config_dict(), published_model(size, kind)
     config.model.update(dataclasses.asdict(model) | {"dtype": "bfloat16", "remat": "dots"})
@@ -47,8 +48,8 @@ def published_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
     return config
 
 
-def _sampling(size: str, kind: Kind) -> dict:
-    """The settings of the published score; at 512 only L has one, whose settings serve the others."""
+def _sampling(size: str, kind: Kind) -> dict[str, Any]:
+    """The settings of the published score; at 512 only L has one, so all sizes take its settings."""
     model = published_model("l" if kind == "one_step_512" else size, kind)
     return dataclasses.asdict(published_sampling(model)) | {"batch_size": 256}
 

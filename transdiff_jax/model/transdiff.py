@@ -1,58 +1,75 @@
 """TransDiff: the semantic encoder and the diffusion decoder, joined and trained by one flow-matching loss."""
 
 import flax.linen as nn
-import jax
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Float32, Int, Real
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.model.decoder import TimeCondition, VelocityDecoder
 from transdiff_jax.model.encoder import Prefix, SemanticEncoder, Semantics
 from transdiff_jax.nn.attention import GuidedPair, KeysValues
 
-Array = jax.Array
-
 
 class TransDiff(nn.Module):
     """The joint model. Dropout is on where a "dropout" key is supplied to `apply`."""
 
     config: ModelConfig
-    unroll: bool = False  # layers written out instead of scanned: same parameters, same numbers
+    unroll: bool = False  # layers unrolled instead of scanned: same parameters, same numbers
 
     def setup(self) -> None:
         self.encoder = SemanticEncoder(self.config, self.unroll)
         self.decoder = VelocityDecoder(self.config, self.unroll)
 
-    def encode(self, labels: Array, null: Array, references: Array | None = None) -> Semantics:
+    def encode(
+        self,
+        labels: Int[Array, " b"],
+        null: Bool[Array, " b"],
+        references: Float[Array, "b images h w c"] | None = None,
+    ) -> Semantics:
         """Semantic features of a class and earlier images; see `SemanticEncoder`."""
         return self.encoder(labels, null, references)
 
-    def start(self, labels: Array, null: Array) -> Prefix:
-        """What depends on the class alone; see `SemanticEncoder.start`."""
+    def start(self, labels: Int[Array, " b"], null: Bool[Array, " b"]) -> Prefix:
+        """The part of a sequence that depends on the class alone; see `SemanticEncoder.start`."""
         return self.encoder.start(labels, null)
 
-    def extend(self, image: Array, cache: KeysValues) -> Prefix:
-        """One more image's group; see `SemanticEncoder.extend`."""
+    def extend(self, image: Float[Array, "b h w c"], cache: KeysValues | None) -> Prefix:
+        """The group of one more image; see `SemanticEncoder.extend`."""
         return self.encoder.extend(image, cache)
 
-    def condition(self, features: Array) -> KeysValues:
-        """Semantic features -> what the velocity needs of them; see `VelocityDecoder.condition`."""
+    def condition(self, features: Float[Array, "b tokens width"]) -> KeysValues:
+        """Keys and values of every decoder block from semantic features; see `VelocityDecoder.condition`."""
         return self.decoder.condition(features)
 
     def velocity(
-        self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None = None
-    ) -> Array:
-        """Velocity of noisy latents under a condition; see `VelocityDecoder`."""
+        self,
+        x_t: Float[Array, "b inputs tokens c"],
+        timesteps: Real[Array, "b inputs"],
+        keys_values: KeysValues,
+        visible: Bool[np.ndarray, "inputs semantic_tokens"] | None = None,
+    ) -> Float32[Array, "b inputs tokens c"]:
+        """Velocity at noisy latents under a condition; see `VelocityDecoder`."""
         return self.decoder(x_t, timesteps, keys_values, visible)
 
-    def embed_times(self, timesteps: Array) -> TimeCondition:
-        """What the velocity needs of times; see `VelocityDecoder.embed_times`."""
+    def embed_times(self, timesteps: Real[Array, " rows"]) -> TimeCondition:
+        """All modulation of the decoder at some times; see `VelocityDecoder.embed_times`."""
         return self.decoder.embed_times(timesteps)
 
-    def velocity_at(self, x_t: Array, time: TimeCondition, keys_values: KeysValues | GuidedPair) -> Array:
-        """Velocity of a sampler's step; see `VelocityDecoder.velocity_at`."""
+    def velocity_at(
+        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: KeysValues | GuidedPair
+    ) -> Float32[Array, "rows tokens c"]:
+        """Velocity in a sampler's step; see `VelocityDecoder.velocity_at`."""
         return self.decoder.velocity_at(x_t, time, keys_values)
 
-    def __call__(self, labels: Array, null: Array, references: Array | None, x_t: Array, timesteps: Array) -> Array:
+    def __call__(
+        self,
+        labels: Int[Array, " b"],
+        null: Bool[Array, " b"],
+        references: Float[Array, "b images h w c"] | None,
+        x_t: Float[Array, "b inputs tokens c"],
+        timesteps: Real[Array, "b inputs"],
+    ) -> Float32[Array, "b inputs tokens c"]:
         """Features, then velocity: touches every parameter, for `init`."""
         features = self.encode(labels, null, references).features
         return self.velocity(x_t, timesteps, self.condition(features))

@@ -1,4 +1,4 @@
-"""The published models (arXiv 2506.09482, table 1): three sizes, each in three kinds."""
+"""The published models (arXiv 2506.09482, table 1): three sizes, each of three kinds."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ Kind = Literal["one_step_256", "mrar_256", "one_step_512"]
 
 
 class Size(NamedTuple):
-    """What differs between B, L and H."""
+    """The fields that differ between B, L and H."""
 
     width: int
     heads: int
@@ -24,13 +24,12 @@ SIZES: dict[str, Size] = {
     "h": Size(width=1280, heads=16, encoder_blocks=40, decoder_blocks=20),
 }
 
-# What differs between the kinds. MRAR (section 3.3): four images, each of 64 tokens that are 2x2 patches of its latent.
-KINDS: dict[str, dict[str, int]] = {
-    "one_step_256": {},
-    "mrar_256": {"num_images": 4, "tokens_per_image": 64, "mask_tokens": 64, "reference_patch": 2},
-    "one_step_512": {"latent_size": 32},
+# Without the fields of the size. MRAR (section 3.3) has four images of 64 tokens; a token is a 2x2 patch of the latent.
+KINDS: dict[str, ModelConfig] = {
+    "one_step_256": ModelConfig(),
+    "mrar_256": ModelConfig(num_images=4, tokens_per_image=64, mask_tokens=64, reference_patch=2),
+    "one_step_512": ModelConfig(latent_size=32),
 }
-
 
 # Guidance weight, drift scale (scale_0 of the release) and noise scale (scale_1) of the published scores.
 SAMPLING: dict[tuple[str, Kind], tuple[float, float, float]] = {
@@ -49,20 +48,20 @@ def published_model(size: str, kind: Kind) -> ModelConfig:
 
     Args:
         size: "b", "l" or "h".
-        kind: which of `KINDS`.
+        kind: one of `KINDS`.
 
     Raises:
-        UserError: there is no such size or kind.
+        UserError: no such size or kind was published.
     """
     if size not in SIZES:
         raise UserError(f"model size {size!r} is not one of {', '.join(SIZES)}")
     if kind not in KINDS:
         raise UserError(f"model kind {kind!r} is not one of {', '.join(KINDS)}")
-    return ModelConfig(**SIZES[size]._asdict(), **KINDS[kind])
+    return dataclasses.replace(KINDS[kind], **SIZES[size]._asdict())
 
 
 def published_sampling(model: ModelConfig) -> SamplingConfig:
-    """The settings of a model's published score; the defaults, unguided, where there is none."""
+    """The settings of a model's published score; without one, the defaults, which are unguided."""
     for (size, kind), (guidance, drift_scale, noise_scale) in SAMPLING.items():
         if dataclasses.replace(model, dtype="float32", attention="xla", remat="none") == published_model(size, kind):
             return SamplingConfig(guidance=(guidance,), drift_scale=drift_scale, noise_scale=noise_scale)
@@ -70,5 +69,5 @@ def published_sampling(model: ModelConfig) -> SamplingConfig:
 
 
 def published_heads(width: int) -> int | None:
-    """Attention heads of the published model of this width; None where there is none."""
+    """Attention heads of the published model of this width; None if no published model has it."""
     return next((size.heads for size in SIZES.values() if size.width == width), None)

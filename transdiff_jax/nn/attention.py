@@ -1,4 +1,4 @@
-"""Multi-head attention: self, whole or cached; cross, with keys and values made apart; MRAR's block-causal mask."""
+"""Multi-head attention: self (whole or cached), cross (keys and values made separately), MRAR's block-causal mask."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,34 +7,35 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from transdiff_jax.nn.layers import Dropout, dense
 from transdiff_jax.parallel import axes
 
-Array = jax.Array
-
 
 class KeysValues(NamedTuple):
-    """Keys and values, each [..., tokens, heads, head_dim]."""
+    """Keys and values of tokens."""
 
-    key: Array
-    value: Array
+    key: Float[Array, "*lead tokens heads head_dim"]
+    value: Float[Array, "*lead tokens heads head_dim"]
 
 
 class GuidedPair(NamedTuple):
-    """What the halves of guided pairs attend to; either may serve several pairs, as in `attend_rows`."""
+    """What the two halves of guided pairs attend to; each may serve several pairs, as in `attend_rows`."""
 
     conditional: KeysValues
     unconditional: KeysValues
 
 
 def append_tokens(earlier: KeysValues, new: KeysValues) -> KeysValues:
-    """[..., m, heads, head_dim] and [..., n, heads, head_dim] -> [..., m + n, heads, head_dim]."""
+    """Puts the new tokens after the earlier ones."""
     return KeysValues(*(jnp.concatenate(pair, axis=-3) for pair in zip(earlier, new, strict=True)))
 
 
-def block_causal_mask(block_sizes: tuple[int, ...]) -> np.ndarray:
-    """Boolean [tokens, tokens]: a token sees its own block and every earlier one (True: may attend).
+def block_causal_mask(block_sizes: tuple[int, ...]) -> Bool[np.ndarray, "tokens tokens"]:
+    """A token sees its own block and every earlier one (True: may attend).
 
     In MRAR the blocks are the class tokens and one group of tokens for each image (paper, section 3.3).
     """
@@ -43,23 +44,20 @@ def block_causal_mask(block_sizes: tuple[int, ...]) -> np.ndarray:
 
 
 def attend(
-    query: Array,
+    query: Float[Array, "b q heads head_dim"],
     keys_values: KeysValues,
-    mask: Array | np.ndarray | None = None,
-    drop: Callable[[Array], Array] | None = None,
+    mask: Bool[Array | np.ndarray, "q k"] | None = None,
+    drop: Callable[[Float[Array, "b heads q k"]], Float[Array, "b heads q k"]] | None = None,
     implementation: str = "xla",
-) -> Array:
+) -> Float[Array, "b q heads head_dim"]:
     """Scaled dot-product attention with the softmax in float32.
 
     Args:
-        query: [b, q, heads, head_dim].
-        keys_values: tokens to attend to, [b, k, heads, head_dim].
-        mask: boolean [q, k], True where a query may attend; None for everywhere.
-        drop: applied to the attention weights [b, heads, q, k]; "cudnn", which never has them, takes no notice.
-        implementation: "xla" or "cudnn"; see `check_implementation`.
-
-    Returns:
-        [b, q, heads, head_dim].
+        query: of the tokens that attend.
+        keys_values: of the k tokens to attend to, [b, k, heads, head_dim].
+        mask: True where a query may attend; None for everywhere.
+        drop: applied to the attention weights; "cudnn" ignores it, because it never stores the weights.
+        implementation: "xla" or "cudnn"; see `model.mesh_checks.check_implementation`.
     """
     key, value = keys_values
     if implementation == "cudnn":
@@ -75,25 +73,22 @@ def attend(
 
 
 def attend_rows(
-    query: Array,
+    query: Float[Array, "rows q heads head_dim"],
     keys_values: KeysValues,
-    mask: Array | np.ndarray | None = None,
-    drop: Callable[[Array], Array] | None = None,
+    mask: Bool[Array | np.ndarray, "long_q k"] | None = None,
+    drop: Callable[[Float[Array, "b heads long_q k"]], Float[Array, "b heads long_q k"]] | None = None,
     implementation: str = "xla",
-) -> Array:
-    """`attend` from r rows for each of b conditions, those of one condition together.
+) -> Float[Array, "rows q heads head_dim"]:
+    """`attend` from r rows for each of b conditions; the rows of one condition are together.
 
-    They attend as one long query, so that the keys and values of a condition are not repeated.
+    They attend as one long query of r * q tokens, so that a condition's keys and values are not repeated.
 
     Args:
-        query: [b * r, q, heads, head_dim].
-        keys_values: [b, k, heads, head_dim].
-        mask: boolean [r * q, k], or None.
-        drop: applied to the attention weights [b, heads, r * q, k].
+        query: b * r rows.
+        keys_values: of the b conditions, [b, k, heads, head_dim].
+        mask: for the long query, as in `attend`.
+        drop: as in `attend`.
         implementation: as in `attend`.
-
-    Returns:
-        Like `query`.
     """
     rows, tokens, *head = query.shape
     conditions = len(keys_values.key)
@@ -101,8 +96,10 @@ def attend_rows(
     return attend(long, keys_values, mask, drop, implementation).reshape(query.shape)
 
 
-def attend_pairs(query: Array, pair: GuidedPair, implementation: str = "xla") -> Array:
-    """`attend_rows` of interleaved guided pairs, [2b, q, heads, head_dim] -> the same; each half to its own."""
+def attend_pairs(
+    query: Float[Array, "rows q heads head_dim"], pair: GuidedPair, implementation: str = "xla"
+) -> Float[Array, "rows q heads head_dim"]:
+    """`attend_rows` from interleaved guided pairs; each half attends to its own keys and values."""
     rows, *rest = query.shape
     halves = query.reshape(rows // 2, 2, *rest)
     attended = [
@@ -112,12 +109,14 @@ def attend_pairs(query: Array, pair: GuidedPair, implementation: str = "xla") ->
     return jnp.stack(attended, axis=1).reshape(query.shape)
 
 
-def _constrain_heads(x: Array) -> Array:
-    """[b, tokens, heads, head_dim], split over rows and heads."""
+def _constrain_heads(x: Float[Array, "b tokens heads head_dim"]) -> Float[Array, "b tokens heads head_dim"]:
+    """Splits over rows and heads."""
     return axes.constrain(x, axes.BATCH, None, axes.HEADS, None)
 
 
-def _project_heads(x: Array, width: int, dtype: jnp.dtype) -> Array:
+def _project_heads(
+    x: Float[Array, "b tokens heads head_dim"], width: int, dtype: DTypeLike
+) -> Float[Array, "b tokens {width}"]:
     names = (axes.HEADS, axes.HEAD_DIM, axes.EMBED)
     return dense(width, names, dtype, contract=2, name="output")(x)
 
@@ -127,30 +126,40 @@ class SelfAttention(nn.Module):
 
     heads: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     implementation: str = "xla"
 
-    def __call__(self, x: Array, mask: Array | np.ndarray | None = None) -> Array:
-        """[b, tokens, width] -> the same; `mask` [tokens, tokens] as in `attend`."""
+    def __call__(
+        self, x: Float[Array, "b tokens width"], mask: Bool[Array | np.ndarray, "tokens tokens"] | None = None
+    ) -> Float[Array, "b tokens width"]:
+        """Attends among all tokens, with a mask as in `attend`."""
         return self._attend(x, mask, None)[0]
 
-    def extend(self, x: Array, earlier: KeysValues, mask: Array | np.ndarray | None = None) -> tuple[Array, KeysValues]:
-        """The same for tokens that follow others, of which only keys and values are left.
+    def extend(
+        self,
+        x: Float[Array, "b tokens width"],
+        earlier: KeysValues,
+        mask: Bool[Array | np.ndarray, "tokens all_tokens"] | None = None,
+    ) -> tuple[Float[Array, "b tokens width"], KeysValues]:
+        """Attends from new tokens to themselves and to earlier ones, whose keys and values are given.
 
         Args:
-            x: the new tokens [b, n, width].
-            earlier: [b, m, heads, head_dim] of the tokens before them; m may be 0.
-            mask: boolean [n, m + n] as in `attend`, or None.
+            x: the new tokens.
+            earlier: of the m earlier tokens, [b, m, heads, head_dim]; m may be 0.
+            mask: from the new tokens to the earlier and then the new ones, as in `attend`.
 
         Returns:
-            The new tokens' result, and the keys and values of all m + n.
+            The new tokens' result, and the keys and values of all tokens.
         """
         return self._attend(x, mask, earlier)
 
     @nn.compact
     def _attend(
-        self, x: Array, mask: Array | np.ndarray | None, earlier: KeysValues | None
-    ) -> tuple[Array, KeysValues]:
+        self,
+        x: Float[Array, "b tokens width"],
+        mask: Bool[Array | np.ndarray, "tokens all_tokens"] | None,
+        earlier: KeysValues | None,
+    ) -> tuple[Float[Array, "b tokens width"], KeysValues]:
         width = x.shape[-1]
         names = (axes.EMBED, axes.QKV, axes.HEADS, axes.HEAD_DIM)
         qkv = dense((3, self.heads, width // self.heads), names, self.dtype, name="qkv")(x)
@@ -166,11 +175,11 @@ class CrossKeysValues(nn.Module):
     """The side of cross-attention that depends on the condition alone: made once, used at every time step."""
 
     heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, condition: Array) -> KeysValues:
-        """[b, tokens, width] -> keys and values [b, tokens, heads, head_dim]."""
+    def __call__(self, condition: Float[Array, "b tokens width"]) -> KeysValues:
+        """Keys and values of a condition's tokens."""
         shape = (self.heads, condition.shape[-1] // self.heads)
         names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
         key = dense(shape, names, self.dtype, name="key")(condition)
@@ -183,12 +192,17 @@ class CrossAttention(nn.Module):
 
     heads: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     implementation: str = "xla"
 
     @nn.compact
-    def __call__(self, x: Array, keys_values: KeysValues | GuidedPair, mask: Array | np.ndarray | None = None) -> Array:
-        """[b * r, q, width] attending to [b, k, heads, head_dim] as in `attend_rows`, or to a guided pair."""
+    def __call__(
+        self,
+        x: Float[Array, "rows q width"],
+        keys_values: KeysValues | GuidedPair,
+        mask: Bool[Array | np.ndarray, "long_q k"] | None = None,
+    ) -> Float[Array, "rows q width"]:
+        """Attends to the keys and values of conditions as in `attend_rows`, or to a guided pair."""
         width = x.shape[-1]
         names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
         query = dense((self.heads, width // self.heads), names, self.dtype, name="query")(x)

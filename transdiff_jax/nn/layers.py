@@ -1,7 +1,6 @@
 """Linear layers with logical axes, LayerNorm, MLP, dropout, time features, adaptive modulation.
 
-Shapes are [batch, tokens, width] unless said otherwise. Parameters are float32 and cast to the compute dtype where
-they are used; LayerNorm computes its statistics in float32.
+Parameters are float32 and cast to the compute dtype where they are used; LayerNorm computes its statistics in float32.
 """
 
 import math
@@ -10,10 +9,13 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Real
 
 from transdiff_jax.parallel import axes
 
-Array = jax.Array
 Initializer = Callable[..., Array]
 
 EMBEDDING_STDDEV = 0.02
@@ -25,29 +27,33 @@ embedding_init = nn.initializers.normal(EMBEDDING_STDDEV)
 
 def with_axes(init: Initializer, *names: str) -> Initializer:
     """An initializer whose parameter carries logical axis names."""
+    # pyrefly: ignore[bad-return]  # It boxes the array. `nn.Module.param` unboxes it; Flax's first overload omits that.
     return nn.with_logical_partitioning(init, names)
 
 
-def modulation_init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
-    """N(0, 1/width) for a table [rows, width]."""
+def modulation_init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Float[Array, "rows width"]:
+    """N(0, 1/width) for a table of vectors."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
 
 
 def dense(
     features: int | tuple[int, ...],
     kernel_axes: tuple[str, ...],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     *,
     contract: int = 1,
     kernel_init: Initializer | None = None,
     name: str | None = None,
 ) -> nn.DenseGeneral:
-    """A linear layer with bias, Xavier-uniform over its flattened matrix.
+    """A linear layer with bias, initialised Xavier-uniform over its flattened matrix.
 
     Args:
         features: output axes; several for heads.
         kernel_axes: logical names of the kernel's axes, inputs first.
+        dtype: of the computation.
         contract: how many trailing input axes are summed over.
+        kernel_init: another initializer.
+        name: of the submodule.
     """
     out = (features,) if isinstance(features, int) else features
     init = nn.initializers.xavier_uniform() if kernel_init is None else kernel_init
@@ -61,8 +67,8 @@ def dense(
     )
 
 
-def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm over the last axis, epsilon 1e-6, by the two-pass variance (the fast one cancels in float32)."""
+def layer_norm(dtype: DTypeLike, *, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis with epsilon 1e-6 and the two-pass variance (the fast one cancels in float32)."""
     return nn.LayerNorm(
         epsilon=1e-6,
         dtype=dtype,
@@ -75,18 +81,18 @@ def layer_norm(dtype: jnp.dtype, *, affine: bool = True, name: str | None = None
     )
 
 
-def constrain_tokens(x: Array) -> Array:
-    """[batch, ..., width], split over its rows alone."""
+def constrain_tokens(x: Float[Array, "b *tokens width"]) -> Float[Array, "b *tokens width"]:
+    """Splits over the rows alone."""
     return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))
 
 
 class Dropout(nn.Module):
-    """Dropout that is on exactly where the caller supplied a "dropout" key."""
+    """Dropout that is on exactly where the caller supplies a "dropout" key."""
 
     rate: float
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
 
 
@@ -95,10 +101,10 @@ class Mlp(nn.Module):
 
     width: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b tokens width"]) -> Float[Array, "b tokens width"]:
         x = dense(4 * self.width, (axes.EMBED, axes.MLP), self.dtype, name="up")(x)
         x = axes.constrain(x, axes.BATCH, None, axes.MLP)
         x = Dropout(self.dropout)(nn.gelu(x, approximate=False))
@@ -106,8 +112,8 @@ class Mlp(nn.Module):
         return Dropout(self.dropout)(x)
 
 
-def time_features(timesteps: Array) -> Array:
-    """Sinusoidal features [..., 256] (cosines, then sines) of times in [0, 1000], float32."""
+def time_features(timesteps: Real[Array | np.ndarray, "*times"]) -> Float[Array, "*times 256"]:
+    """Sinusoidal features (cosines, then sines) of times in [0, 1000], in float32."""
     half = TIME_FEATURES // 2
     frequencies = jnp.exp(-math.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = timesteps.astype(jnp.float32)[..., None] * frequencies
@@ -115,16 +121,23 @@ def time_features(timesteps: Array) -> Array:
 
 
 class TimeEmbedding(nn.Module):
-    """Time -> embedding [..., width] and the shared part of every block's modulation [..., 6, width]."""
+    """Embeds times, and makes the part of the modulation that all blocks share."""
 
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, timesteps: Array, rows: str | None = None) -> tuple[Array, Array]:
-        """Times [...] in [0, 1000]; `rows` is the logical name of their leading axis."""
+    def __call__(
+        self, timesteps: Real[Array | np.ndarray, "*times"], rows: str | None = None
+    ) -> tuple[Float[Array, "*times width"], Float[Array, "*times 6 width"]]:
+        """Embedding and shared modulation.
 
-        def constrain(x: Array) -> Array:
+        Args:
+            timesteps: in [0, 1000].
+            rows: logical name of the leading axis.
+        """
+
+        def constrain(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
             return axes.constrain(x, rows, *[None] * (x.ndim - 1))
 
         x = constrain(time_features(timesteps).astype(self.dtype))
@@ -135,6 +148,8 @@ class TimeEmbedding(nn.Module):
         return embedding, constrain(modulation)
 
 
-def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """x (1 + scale) + shift; `shift` and `scale` [..., width] are one vector for all tokens of a row."""
+def modulate(
+    x: Float[Array, "b tokens width"], shift: Float[Array, "#b width"], scale: Float[Array, "#b width"]
+) -> Float[Array, "b tokens width"]:
+    """x (1 + scale) + shift; all tokens of a row share one shift and scale."""
     return x * (1 + scale[..., None, :]) + shift[..., None, :]

@@ -1,12 +1,13 @@
-"""Grids, their square patches, and their rows of tokens."""
+"""Between grids, their square patches, and rows of tokens."""
 
-import jax
+from jax import Array
+from jaxtyping import Shaped
 
-Array = jax.Array
 
-
-def patchify(grid: Array, patch: int) -> Array:
-    """[..., h, w, c] -> [..., h / patch, w / patch, c * patch**2], channels first, then rows, then columns.
+def patchify(
+    grid: Shaped[Array, "*lead h w c"], patch: int
+) -> Shaped[Array, "*lead h//{patch} w//{patch} c*{patch}**2"]:
+    """Makes each patch one position, whose features are ordered by channel, then row, then column.
 
     Raises:
         ValueError: `patch` does not divide both sides.
@@ -21,7 +22,9 @@ def patchify(grid: Array, patch: int) -> Array:
     return split.transpose(order).reshape(*lead, rows, columns, channels * patch**2)
 
 
-def unpatchify(grid: Array, patch: int) -> Array:
+def unpatchify(
+    grid: Shaped[Array, "*lead h w features"], patch: int
+) -> Shaped[Array, "*lead h*{patch} w*{patch} features//{patch}**2"]:
     """The inverse of `patchify`.
 
     Raises:
@@ -37,13 +40,15 @@ def unpatchify(grid: Array, patch: int) -> Array:
     return split.transpose(order).reshape(*lead, rows * patch, columns * patch, channels)
 
 
-def latent_to_tokens(latents: Array) -> Array:
-    """[..., h, w, c] -> [..., h * w, c], row-major."""
+def latent_to_tokens(latents: Shaped[Array, "*lead h w c"]) -> Shaped[Array, "*lead h*w c"]:
+    """Flattens the grid, row-major."""
     *lead, height, width, channels = latents.shape
     return latents.reshape(*lead, height * width, channels)
 
 
-def tokens_to_latent(tokens: Array, size: int) -> Array:
-    """[..., size * size, c] -> [..., size, size, c]."""
+def tokens_to_latent(
+    tokens: Shaped[Array, "*lead {size}*{size} c"], size: int
+) -> Shaped[Array, "*lead {size} {size} c"]:
+    """The inverse of `latent_to_tokens` for a square grid."""
     *lead, _, channels = tokens.shape
     return tokens.reshape(*lead, size, size, channels)

@@ -1,6 +1,6 @@
 """A stack of equal blocks as one scanned module, so that compile time does not grow with depth."""
 
-from typing import Any
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -14,15 +14,22 @@ REMAT_POLICIES = {
 
 
 def stack(
-    block: type[nn.Module], length: int, *, in_axes: tuple[Any, ...], remat: str, unroll: bool
+    block: type[nn.Module],
+    length: int,
+    *,
+    in_axes: tuple[object, ...],
+    remat: Literal["none", "dots", "full"],
+    unroll: bool,
 ) -> type[nn.Module]:
-    """A module of `length` copies of `block`, their parameters stacked on a leading axis named "layers".
+    """A module of `length` copies of `block`, whose parameters are stacked on a leading axis named "layers".
 
     Args:
-        block: its call takes (carry, *inputs) and returns (carry, None).
-        in_axes: for each input, the axis that holds its layers, or `nn.broadcast` for the same value in all.
-        remat: what the backward pass finds stored: "none" (no rematerialisation), "dots", "full".
-        unroll: write the layers out instead of looping: the same numbers from the same parameters. A loop compiles
+        block: its call takes (carry, *inputs) and returns (carry, output of the layer).
+        length: number of layers.
+        in_axes: for each input, the number of the axis that holds its layers, or `nn.broadcast` for one value in all.
+        remat: what the backward pass recomputes: nothing ("none"), all but matrix products without batch dimensions
+            ("dots"), or everything ("full").
+        unroll: write the layers out instead of looping. The same parameters give the same numbers. A loop compiles
             fast and suits training; inside the sampler's own loop unrolled layers need less memory.
     """
     if remat != "none":

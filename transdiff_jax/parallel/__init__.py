@@ -1,4 +1,4 @@
-"""Several devices and processes: mesh, logical axes, global arrays, joining a job, what one process does for all."""
+"""Several devices and processes: mesh, logical axes, global arrays, joining a job, work of one process for all."""
 
 from etils import epy
 

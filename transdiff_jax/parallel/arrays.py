@@ -1,43 +1,47 @@
-"""Arrays of all devices: how they are sharded, from what processes hold, and back."""
+"""Arrays over all devices: their shardings, and the ways between them and the rows that a process holds."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, PyTree, Shaped
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.axes import BATCH, RULES
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis over the data and fsdp axes."""
+    """Splits the leading axis over the mesh's data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(dict(RULES)[BATCH]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Puts the same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Arrays on the host, the same in every process, on every device.
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts host arrays, which are the same in every process, on every device.
 
-    `jax.device_put` would first compare them, by gathering the copies of all processes on every host.
+    `jax.device_put` would first gather the copies of all processes on every host to compare them.
     """
     everywhere = replicated(mesh)
     return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, everywhere, leaf.__getitem__), tree)
 
 
-def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """Shardings of a tree whose parameters are still boxed with logical axis names (`jax.eval_shape` of an init).
+def tree_shardings(boxed: PyTree, mesh: Mesh) -> PyTree:
+    """The shardings of a tree.
 
-    Leaves without names (step counters) are replicated.
+    Args:
+        boxed: a tree whose parameters are still boxed with logical axis names (`jax.eval_shape` of an init). Leaves
+            without names, such as step counters, are replicated.
+        mesh: the devices.
 
     Raises:
-        UserError: a dimension does not divide by the mesh axes that its name maps to.
+        UserError: the mesh axes that a name maps to do not divide its dimension.
     """
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
     shapes = nn.unbox(boxed)
@@ -55,8 +59,12 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     return shardings
 
 
-def abstract_arrays(boxed: Any, mesh: Mesh) -> Any:
-    """A boxed tree of shapes -> an unboxed one of `jax.ShapeDtypeStruct`, sharded; raises like `tree_shardings`."""
+def abstract_arrays(boxed: PyTree, mesh: Mesh) -> PyTree:
+    """Turns a boxed tree of shapes into an unboxed tree of `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+        UserError: as in `tree_shardings`.
+    """
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         nn.unbox(boxed),
@@ -64,28 +72,28 @@ def abstract_arrays(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
-def held_rows(count: int, mesh: Mesh) -> np.ndarray:
-    """Which of the `count` rows of a batch this process's devices hold, in the order that `to_global` takes them in."""
+def held_rows(count: int, mesh: Mesh) -> Int[np.ndarray, " n"]:
+    """Numbers of the rows that this process's devices hold of a batch of `count` rows, in the order of `to_global`."""
     parts = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
     return np.unique(np.concatenate([np.arange(count)[part] for part in parts]))
 
 
-def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch -> arrays of the whole batch, sharded over the mesh."""
+def to_global(batch: Mapping[str, Shaped[np.ndarray, "n ..."]], mesh: Mesh) -> dict[str, Shaped[Array, "b ..."]]:
+    """Makes the arrays of a whole batch, sharded over the mesh, from this process's rows."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def from_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """A batch that every process holds whole -> arrays sharded over the mesh."""
+def from_whole(batch: Mapping[str, Shaped[np.ndarray, "b ..."]], mesh: Mesh) -> dict[str, Shaped[Array, "b ..."]]:
+    """Shards a batch that every process holds whole."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in batch.items()
     }
 
 
-def own_rows(array: jax.Array) -> Iterator[tuple[int, np.ndarray]]:
-    """The rows of a batch that this process is to read, with their numbers; over all processes, each row once."""
+def own_rows(array: Shaped[Array, "b ..."]) -> Iterator[tuple[int, Shaped[np.ndarray, "..."]]]:
+    """Yields the numbers and rows of a batch that this process must read; all processes together read each row once."""
     for shard in array.addressable_shards:
         if shard.replica_id == 0:
             yield from enumerate(np.asarray(shard.data), start=shard.index[0].start or 0)

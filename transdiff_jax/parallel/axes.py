@@ -1,13 +1,14 @@
 """Logical axis names, and the one table that maps them to mesh axes.
 
-Modules name the axes of their parameters with these constants and know nothing of devices.
+Modules name the axes of their parameters with these constants and know nothing about devices.
 """
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import jax
+from jax import Array
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import PyTree, Shaped
 
 # Mesh axes.
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
@@ -27,7 +28,8 @@ TIME = "time"
 MODULATION = "modulation"
 CONDITION = "condition"
 NORM = "norm"
-# Of activations, which have HEADS and MLP too. Their width is whole: what FSDP splits is gathered where it is used.
+# The leading axis of activations, which also have HEADS and MLP. FSDP does not split their width: parameters that it
+# splits are gathered where they are used.
 BATCH = "batch"
 
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
@@ -49,14 +51,18 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 
 
 def over(mesh: Mesh) -> AbstractContextManager:
-    """While a function is traced under it, `constrain` and `row_shards` mean this mesh."""
+    """A context for tracing: inside it `constrain` and `row_shards` use this mesh."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
-def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Activations that stay split as the table says, by one logical name (or None) for each axis; none outside `over`.
+def constrain(x: Shaped[Array, "*shape"], *names: str | None) -> Shaped[Array, "*shape"]:
+    """Keeps activations split as the table says; has no effect outside `over`.
 
-    Without it the partitioner may follow the parameters instead, and split the width of what has been a batch.
+    Without it the partitioner may follow the parameters instead, and split activations along their width.
+
+    Args:
+        x: the activations.
+        *names: a logical name for each axis, or None for an axis that stays whole.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
@@ -65,15 +71,22 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 def row_shards() -> int:
-    """Into how many equal runs of rows a batch is split where a function is traced `over` a mesh; elsewhere 1."""
+    """The number of equal runs of rows into which the mesh of `over` splits a batch; 1 outside `over`."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def gather_inside(x: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
-    """Both as they are, for a loop's body in which `x` changes: what FSDP splits is gathered there, in each step.
+def gather_inside(x: Shaped[Array, "*shape"], weights: PyTree) -> tuple[Shaped[Array, "*shape"], PyTree]:
+    """Makes a loop gather FSDP's weights inside its body, in each step.
 
-    Without it the compiler gathers what all steps share before the loop, and every device holds the whole model.
+    Without it the compiler gathers them once before the loop, and every device holds the whole model.
+
+    Args:
+        x: a value that changes from step to step.
+        weights: values that all steps share.
+
+    Returns:
+        Both arguments, unchanged, for use in the loop's body.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape[FSDP] == 1:

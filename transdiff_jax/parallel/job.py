@@ -1,7 +1,7 @@
-"""Whether this process is one of several of a job, and how it joins and leaves them.
+"""Finds out whether this process belongs to a job of several processes, and joins and leaves the job.
 
-A job is asked for by environment variables, or found: a SLURM step of more than one task, a TPU slice of more than one
-worker. Every other process is on its own and waits for nobody. Nothing here touches a device before the job is joined.
+Environment variables request a job. Otherwise it is detected: a SLURM step of several tasks, or a TPU slice of several
+workers. Any other process runs alone and waits for nobody. Nothing here touches a device before the job is joined.
 """
 
 import dataclasses
@@ -19,35 +19,35 @@ import jax
 
 from transdiff_jax.errors import UserError
 
-# Asked for: the address of process 0 (host:port), the number of processes, the number of this one from 0.
+# They request a job: the address of process 0 (host:port), the number of processes, this process's number from 0.
 COORDINATOR, PROCESSES, PROCESS = "TRANSDIFF_COORDINATOR", "TRANSDIFF_PROCESSES", "TRANSDIFF_PROCESS"
-# Seconds until a job is given up whose processes do not all come, and until a silent process counts as dead.
+# Seconds to wait for all processes of a job to start, and seconds until a silent process counts as dead.
 START_TIMEOUT, HEARTBEAT_TIMEOUT = "TRANSDIFF_START_TIMEOUT", "TRANSDIFF_HEARTBEAT_TIMEOUT"
 DEFAULT_START_TIMEOUT, DEFAULT_HEARTBEAT_TIMEOUT = 300, 60
-FAREWELL = 1  # second
+FAREWELL = 1  # seconds; see `end`
 
 _SLURM_TASKS, _SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 _TPU_WORKERS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # set on GKE
 _SLICES = "MEGASCALE_NUM_SLICES"
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
-_METADATA_TIMEOUT = 2  # seconds; the server is on the machine itself
+_METADATA_TIMEOUT = 2  # seconds; the server runs on the same machine
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is known of a job of several processes; JAX finds out what is None by `method`."""
+    """A job of several processes. JAX fills in what is None, by `method`."""
 
-    method: str  # of `jax.distributed.initialize`
+    method: str  # cluster_detection_method of `jax.distributed.initialize`
     coordinator: str | None = None  # host:port
     processes: int | None = None
     process: int | None = None
 
 
 def find_job(environment: Mapping[str, str]) -> Job | None:
-    """The job that this process is of, or None for a process on its own.
+    """The job that this process belongs to; None for a process that runs alone.
 
     Raises:
-        UserError: the variables that ask for one are incomplete, or are no addresses or numbers.
+        UserError: the variables that request a job are incomplete or malformed.
     """
     return _asked(environment) or _slurm(environment) or _tpu(environment)
 
@@ -65,12 +65,12 @@ def _asked(environment: Mapping[str, str]) -> Job | None:
         raise UserError(f"{COORDINATOR}={given[COORDINATOR]} must be host:port of process 0")
     processes, process = _whole(environment, PROCESSES, 1), _whole(environment, PROCESS, 0)
     if process >= processes:
-        raise UserError(f"{PROCESS}={process} must be less than {PROCESSES}={processes}: processes count from 0")
+        raise UserError(f"{PROCESS}={process} must be less than {PROCESSES}={processes}: numbers start at 0")
     return Job("deactivate", given[COORDINATOR], processes, process)
 
 
 def _slurm(environment: Mapping[str, str]) -> Job | None:
-    """A step of srun; its size tells it from the batch script and from a shell in the allocation of other tasks."""
+    """A step of srun. Its size distinguishes it from the batch script and from a shell inside a larger allocation."""
     tasks = environment.get(_SLURM_TASKS, "1")
     if not tasks.isdigit() or int(tasks) < 2:
         return None
@@ -78,7 +78,7 @@ def _slurm(environment: Mapping[str, str]) -> Job | None:
 
 
 def _tpu(environment: Mapping[str, str]) -> Job | None:
-    """A slice of several workers, or several slices; only a machine with TPU chips asks the metadata server."""
+    """A slice of several workers, or several slices. Only a machine with TPU chips asks the metadata server."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if (platforms and "tpu" not in platforms.split(",")) or not _has_tpu():
         return None
@@ -95,7 +95,7 @@ def _has_tpu() -> bool:
 
 
 def _slices_of_metadata() -> str:
-    """Lines are like MEGASCALE_NUM_SLICES: '2'."""
+    """The lines look like MEGASCALE_NUM_SLICES: '2'."""
     entries = (line.partition(":") for line in _metadata("tpu-env").splitlines())
     return next((value.strip().strip("'") for name, _, value in entries if name.strip() == _SLICES), "1")
 
@@ -105,7 +105,7 @@ def _metadata(name: str) -> str:
     try:
         with urllib.request.urlopen(request, timeout=_METADATA_TIMEOUT) as reply:
             return reply.read().decode()
-    except OSError:  # no TPU virtual machine of Google Cloud: the device is another's
+    except OSError:  # not a TPU virtual machine of Google Cloud: the device is of another kind
         return ""
 
 
@@ -117,10 +117,12 @@ def _whole(environment: Mapping[str, str], name: str, least: int, default: int |
 
 
 def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
-    """Joins the job of this process, if it is of one; to be called before any device is touched.
+    """Joins this process's job, if it belongs to one. Call it before any device is touched.
+
+    If the processes do not find each other in time, this one prints one line and exits with code 2.
 
     Args:
-        environment: where the job is asked for and found.
+        environment: the variables that request a job or show one.
         stops_together: whether the command polls `jax.experimental.multihost_utils.reached_preemption_sync_point`;
             if not, SIGTERM ends the process as usual.
 
@@ -128,8 +130,7 @@ def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
         Whether there are other processes.
 
     Raises:
-        UserError: the settings make no sense, or process 0 cannot listen at its address. If the processes have not
-            found each other in time, this one ends with one line and code 2.
+        UserError: the settings are invalid, or process 0 cannot listen at its address.
     """
     job = find_job(environment)
     if job is None or job.processes == 1:
@@ -137,7 +138,7 @@ def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
     timeout = _whole(environment, START_TIMEOUT, 1, DEFAULT_START_TIMEOUT)
     heartbeat = _whole(environment, HEARTBEAT_TIMEOUT, 1, DEFAULT_HEARTBEAT_TIMEOUT)
     jax.config.update("jax_enable_preemption_service", stops_together)
-    # At its own timeout JAX aborts with a stack trace; ours comes first and says what to look at.
+    # At its own timeout JAX aborts with a stack trace. This timer fires earlier and says what to check.
     timer = threading.Timer(timeout, _give_up, (job, timeout))
     timer.daemon = True
     timer.start()
@@ -146,7 +147,7 @@ def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
             job.coordinator,
             job.processes,
             job.process,
-            # All devices that the process sees, where JAX would take one for each SLURM task.
+            # All devices that the process sees; JAX would take one for each SLURM task.
             local_device_ids=None if "JAX_LOCAL_DEVICE_IDS" in environment else [],
             cluster_detection_method=job.method,
             initialization_timeout=2 * timeout,
@@ -169,17 +170,18 @@ def _shown(job: Job) -> str:
 def _give_up(job: Job, timeout: int) -> None:
     print(
         f"error: the processes of the job did not find each other within {timeout} s on {socket.gethostname()} "
-        f"({_shown(job)}): see that all are started and reach the coordinator, or raise {START_TIMEOUT}",
+        f"({_shown(job)}): check that all have started and can reach the coordinator, or raise {START_TIMEOUT}",
         file=sys.stderr,
     )
     _end_now(2)
 
 
 def end(code: int) -> NoReturn:
-    """Ends this process with an exit code, at once where it is of a job of several.
+    """Ends this process with an exit code; in a job of several processes it ends at once.
 
-    An orderly end waits for all others, who wait for this one: without it they learn by the broken connection. The
-    first process, with which the coordinator ends, leaves them a moment to tell of an error of their own.
+    An orderly exit would wait for the other processes, which wait for this one. They notice the broken connection
+    instead. The coordinator ends with the first process, so that one first gives the others a moment to report errors
+    of their own.
     """
     if jax.distributed.is_initialized():
         if jax.process_index() == 0:

@@ -1,16 +1,17 @@
-"""Keeping a device busy while the host writes what it has made."""
+"""Keeps a device busy while the host writes its results."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-MAX_DISPATCHED = 2  # batches that the device has to do or has done, and that are not handed on yet
+MAX_DISPATCHED = 2  # batches that are dispatched but not yet handed on
 
 
 def dispatched(items: Iterable[Item], run: Callable[[Item], Made]) -> Iterator[tuple[Item, Made]]:
-    """Each item with what `run` makes of it, in order, when the next one is dispatched already."""
+    """Yields each item and the result of `run`, in order; the next item is dispatched before each is handed on."""
     waiting: collections.deque[tuple[Item, Made]] = collections.deque()
     for item in items:
         waiting.append((item, run(item)))

@@ -1,4 +1,4 @@
-"""What something ran on, for records."""
+"""Describes the hardware and software of a run, for records."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from transdiff_jax import __version__
 
 
 def describe_machine(mesh: Mesh) -> dict[str, Any]:
-    """The devices of a mesh, the processes of the job, and the versions of what computes and of what reads images."""
+    """The mesh's devices, the number of processes, and the versions of the packages that compute or read images."""
     packages = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "numpy": np, "scipy": scipy, "pillow": PIL}
     return {
         "versions": {

@@ -1,7 +1,7 @@
 """The device mesh.
 
-Every parallelism is a shape of this mesh: one device is (1, 1, 1), data parallel (n, 1, 1), FSDP (1, n, 1), tensor
-parallel (1, 1, n).
+Each kind of parallelism is a shape of this mesh: one device is (1, 1, 1), data parallel (n, 1, 1), FSDP (1, n, 1),
+tensor parallel (1, 1, n).
 """
 
 import math
@@ -18,16 +18,21 @@ from transdiff_jax.parallel.axes import DATA, FSDP, MESH_AXES
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None, field: str = "config.mesh") -> Mesh:
-    """A mesh of all (or the given) devices; `field` names the setting in errors.
+    """Makes the mesh.
+
+    Args:
+        config: its sizes.
+        devices: all devices by default.
+        field: name of the setting in error messages.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices, or do not fit the slices that they are in.
+        UserError: the product of the sizes is not the number of devices, or the sizes do not fit the slices.
     """
     devices = _all_devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
     shown = f"{field}=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor})"
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UserError(f"{shown}: sizes must be at least 1, and at most one may be -1 (the devices that remain)")
+        raise UserError(f"{shown}: sizes must be at least 1, and at most one may be -1 (the remaining devices)")
     known = math.prod(size for size in sizes if size != -1)
     if len(devices) % known:
         raise UserError(f"{shown} does not fit {len(devices)} device(s): {known} does not divide {len(devices)}")
@@ -37,18 +42,23 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None, f
     slices = num_slices(devices, config.dcn_data)
     if sizes[0] % slices:
         raise UserError(
-            f"{shown}: the data axis of {sizes[0]} cannot be laid over {slices} slices (config.mesh.dcn_data)"
+            f"{shown}: {slices} slices (config.mesh.dcn_data) cannot split a data axis of {sizes[0]} devices evenly"
         )
     return Mesh(_arrange(devices, sizes, slices), MESH_AXES)
 
 
 def num_slices(devices: Sequence[jax.Device], asked: int) -> int:
-    """How many slices only a data center network joins: of TPUs those that are found, of other devices those asked for.
+    """The number of slices that only a data center network joins.
 
-    GPUs have a slice index too, but it is that of their machine, and any axis may cross machines.
+    On TPUs this is the number of slices found, on other devices the number asked for. GPUs have a slice index too, but
+    it numbers their machines, and any axis may cross machines.
+
+    Args:
+        devices: of the mesh.
+        asked: `config.mesh.dcn_data`; -1 takes what is found, or 1.
 
     Raises:
-        UserError: `asked` is not -1 and not what is found.
+        UserError: `asked` is neither -1 nor the number found.
     """
     if devices[0].platform != "tpu":
         return 1 if asked == -1 else asked
@@ -61,9 +71,9 @@ def num_slices(devices: Sequence[jax.Device], asked: int) -> int:
 def _arrange(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -> np.ndarray:
     """Devices in the mesh's shape, so that neighbours on the later axes are neighbours in the machine.
 
-    Of slices, each is a run of the data axis.
+    Each slice is a run of the data axis.
     """
-    if devices[0].platform != "tpu":  # the order of other devices is the machine's; equal runs of it stand for slices
+    if devices[0].platform != "tpu":  # JAX lists others in the machine's order; equal runs of that stand for slices
         return np.asarray(devices).reshape(sizes)
     if slices == 1:
         return mesh_utils.create_device_mesh(sizes, list(devices), allow_split_physical_axes=True)
@@ -76,18 +86,29 @@ def _arrange(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -
 def _all_devices() -> list[jax.Device]:
     try:
         return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # what a backend raises that has no device
+    except (RuntimeError, AssertionError) as error:  # backends without a device raise either
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"JAX finds no device (JAX_PLATFORMS={jax.config.jax_platforms}): {reason}") from None
+        # pyrefly: ignore[missing-attribute]  # JAX defines the options of its config at run time.
+        platforms = jax.config.jax_platforms
+        raise UserError(f"JAX finds no device (JAX_PLATFORMS={platforms}): {reason}") from None
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many runs of rows `batch_sharding` splits a batch."""
+    """The number of runs of rows into which `batch_sharding` splits a batch."""
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
 def check_batch(size: int, mesh: Mesh, field: str) -> None:
-    """Raises a UserError unless `size` rows split evenly over the mesh; `field` names the setting."""
+    """Checks that the rows of a batch split evenly over the mesh.
+
+    Args:
+        size: number of rows.
+        mesh: the devices.
+        field: name of the setting in the error message.
+
+    Raises:
+        UserError: they do not.
+    """
     shards = batch_shards(mesh)
     if size % shards:
         raise UserError(f"{field}={size} must be divisible by {shards}, the mesh's data x fsdp devices")

@@ -1,4 +1,4 @@
-"""What one process of a job does for all of them."""
+"""Work that one process of a job does for all."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,21 +6,29 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
+from jaxtyping import Shaped
 
 from transdiff_jax.errors import UserError
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what a job has once: logs, metrics, locks."""
+    """Whether this process writes what a job has only once: logs, metrics, locks."""
     return jax.process_index() == 0
 
 
-def in_first_process(action: Callable[[], np.ndarray], size: int, dtype: DTypeLike = bool) -> np.ndarray:
-    """What `action`, run in the first process, returns ([size] of bool or int32), in all; every process calls this.
+def in_first_process(
+    action: Callable[[], Shaped[np.ndarray, " size"]], size: int, dtype: DTypeLike = bool
+) -> Shaped[np.ndarray, " size"]:
+    """Runs `action` in the first process and returns its result in all. Every process must call this.
+
+    Args:
+        action: what to run.
+        size: length of its result.
+        dtype: bool or int32.
 
     Raises:
-        UserError: `action` raised it; in the other processes it says where to look.
+        UserError: `action` raised it; in the other processes the message says where to look.
     """
     result, error = np.zeros(size, dtype), None
     if is_first():
@@ -32,12 +40,16 @@ def in_first_process(action: Callable[[], np.ndarray], size: int, dtype: DTypeLi
     if error is not None:
         raise error
     if failed:
-        raise UserError("the job was stopped by its first process, whose output says why")
+        raise UserError("the job was stopped by its first process; the output of that process says why")
     return np.array(result, dtype)
 
 
 def do_in_first_process(action: Callable[[], object]) -> None:
-    """Runs `action` in the first process while all wait for it; raises like `in_first_process`."""
+    """Runs `action` in the first process while all others wait. Every process must call this.
+
+    Raises:
+        UserError: as in `in_first_process`.
+    """
 
     def run() -> np.ndarray:
         action()
@@ -47,7 +59,11 @@ def do_in_first_process(action: Callable[[], object]) -> None:
 
 
 def check_same(value: str, message: str) -> None:
-    """Raises a UserError of `message` in all processes unless all have the same `value`; every process calls this."""
+    """Checks that all processes have the same `value`. Every process must call this.
+
+    Raises:
+        UserError: with `message`, in all processes, if their values differ.
+    """
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     if np.ptp(multihost_utils.process_allgather(digest), axis=0).any():
         raise UserError(message)

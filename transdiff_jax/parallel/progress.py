@@ -1,4 +1,4 @@
-"""How far a long loop is, on the console: count, rate, and the time that remains."""
+"""Logs how far a long loop has come: count, rate, and remaining time."""
 
 import time
 
@@ -14,7 +14,7 @@ class Progress:
         """Starts the clock.
 
         Args:
-            done: what has happened to those that are counted: "sampled", "trained".
+            done: what happens to the counted things: "sampled", "trained".
             unit: what is counted, in the plural: "images", "steps".
             total: how many there will be.
         """
@@ -22,7 +22,7 @@ class Progress:
         self._started = self._reported = time.monotonic()
 
     def add(self, count: int = 1) -> None:
-        """Counts some more."""
+        """Counts `count` more."""
         self._count += count
         if time.monotonic() - self._reported > SECONDS:
             self._reported = time.monotonic()
@@ -45,5 +45,5 @@ class Progress:
         return seconds
 
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._started

@@ -1,163 +1,178 @@
-"""What samples are conditioned on, each part computed once: a class for all its samples, an image for all later ones.
+"""The conditions of samples, each part computed once: a class for all its samples, an image for all later ones.
 
-The class tokens and the first group of a sequence depend on the class alone. A batch is encoded one distinct class
-at a time (chunks of a few), however many of its rows have it, and the null class once; MRAR then extends each row's
-sequence by one group an image, through the encoder's cache. Decoder keys and values are made once for each group.
+The class tokens and the first group of a sequence depend on the class alone. So the encoder sees each distinct class of
+a batch once (in chunks of a few classes), however many rows have it, and the null class once. MRAR then extends each
+row's sequence by one group an image, through the encoder's cache. The decoder's keys and values are made once for each
+group.
 
-Deduplication happens inside the jitted program and inside each shard of the batch: sampling stays a function of its
-arguments, with no table to keep in step with the parameters, and no row leaves its device. Published sets come in
-class order, so that a batch holds few classes; where all differ, the loop encodes each row once, as it would without.
-Keys and values of the decoder are made for each row from its class's features: they are what the rows attend to, so
-sharing them would save 0.1 % of a sample's FLOPs and no memory. Those of the null class are shared.
+Deduplication happens inside the jitted program, separately for the rows of each device: sampling stays a function of
+its arguments, no table has to follow the parameters, and no row leaves its device. Published sets are in class order,
+so a batch holds few classes; if all rows differ, each is encoded once, as it would be without deduplication. The
+decoder's keys and values are made for each row from its class's features: the rows attend to them, so sharing would
+save 0.1 % of a sample's FLOPs and no memory. Those of the null class are shared.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, Shaped
 
 from transdiff_jax.model.encoder import Prefix
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.attention import GuidedPair, KeysValues, append_tokens
 from transdiff_jax.parallel import axes
-from transdiff_jax.sampling.fusion import check_splice, splice_features
+from transdiff_jax.sampling.fusion import Labels, Splice, check_splice, splice_features
 
-Array = jax.Array
+Tree = TypeVar("Tree")  # of arrays
 
 NULL = -1  # stands for the null class among labels
-CHUNKS_PER_SHARD = 8  # a shard whose rows all differ is encoded in about so many chunks
+CHUNKS = 8  # about so many encode the rows of a device if these all differ
 
 
 class Conditions(NamedTuple):
     """The conditions of the next image of b samples; keys and values are [blocks, rows, tokens, heads, head_dim].
 
-    A sample has as many sequences as its encoder must see classes: its own, or the two that are fused, and the null
-    class where it is guided. All refer to the same images.
+    A sample has one sequence for each class that the encoder must see: its own or the two that are fused, and the null
+    class if the sample is guided. All its sequences have the same earlier images.
     """
 
     conditional: KeysValues  # b rows
-    unconditional: KeysValues | None  # b rows, or one for each shard while there are no earlier images; None unguided
-    cache: KeysValues | None  # of the semantic encoder, those of a sample's sequences together; None with one image
-    splice: Array | None  # bool [b, later semantic tokens]: which take the second class's feature; None of one class
+    unconditional: KeysValues | None  # b rows; before the first image one row for each run of rows; None unguided
+    cache: KeysValues | None  # the semantic encoder's; a sample's sequences are adjacent; None with one image
+    splice: Splice | None  # of later images only; None without fused classes
 
     def pair(self) -> GuidedPair:
-        """What the decoder attends to for a guided image."""
+        """What the decoder attends to for a guided image.
+
+        Raises:
+            ValueError: the conditions were made unguided.
+        """
+        if self.unconditional is None:
+            raise ValueError("conditions without the null class have no guided pair: make them with guided=True")
         return GuidedPair(self.conditional, self.unconditional)
 
 
 def first_conditions(
-    model: TransDiff, params: Params, labels: Array, splice: Array | None, *, guided: bool
+    model: TransDiff, params: Params, labels: Labels, splice: Splice | None, *, guided: bool
 ) -> Conditions:
     """Conditions of the first image.
 
     Args:
-        labels: classes [b], or [b, 2] where two are fused.
-        splice: for two classes: which semantic tokens of all images take the second one's feature, bool [b, tokens].
-        guided: whether any image of the sequence is.
+        model: both networks.
+        params: their parameters.
+        labels: a class, or two to fuse, for each sample.
+        splice: for fused classes, over all images; None otherwise.
+        guided: whether any image of the sequence is guided.
 
     Raises:
-        ValueError: labels and splice are not of shapes that fit each other and the model.
+        ValueError: the shapes of labels and splice do not fit each other and the model.
     """
-    variables, batch = {"params": params}, len(labels)
+    batch, condition = len(labels), applied(model, params, TransDiff.condition)
     check_splice(model, labels, splice)
 
-    def encode(classes: Array) -> Prefix:
+    def encode(classes: Int[Array, " n"]) -> Prefix:
         classes, split = axes.gather_inside(classes, params)
-        prefix = model.apply({"params": split}, jnp.maximum(classes, 0), classes == NULL, method=TransDiff.start)
+        prefix = applied(model, split, TransDiff.start)(jnp.maximum(classes, 0), classes == NULL)
         return prefix._replace(cache=_swap_rows(prefix.cache))
 
     own, null = encode_distinct(encode, labels.reshape(labels.size), with_null=guided)
     sequences = jax.tree.map(lambda leaf: leaf.reshape(batch, labels.size // batch, *leaf.shape[1:]), own)
     features, later = splice_features(sequences.features, splice)
-    conditional = model.apply(variables, features, method=TransDiff.condition)
     if null is None:
-        return Conditions(conditional, None, _swap_rows(own.cache), later)
-    unconditional = model.apply(variables, null.features, method=TransDiff.condition)
+        return Conditions(condition(features), None, _swap_rows(own.cache), later)
     cache = jax.tree.map(lambda ours, shared: _append_null(ours, shared), sequences.cache, null.cache)
-    return Conditions(conditional, unconditional, _swap_rows(cache), later)
+    return Conditions(condition(features), condition(null.features), _swap_rows(cache), later)
 
 
-def next_conditions(model: TransDiff, params: Params, conditions: Conditions, image: Array) -> Conditions:
-    """Conditions of the image after `image`, a latent [b, h, w, channels]."""
-    variables, batch = {"params": params}, len(image)
+def next_conditions(
+    model: TransDiff, params: Params, conditions: Conditions, image: Float[Array, "b h w c"]
+) -> Conditions:
+    """Conditions of the image after `image`, a latent; raises like `SemanticEncoder.extend`."""
+    batch, condition = len(image), applied(model, params, TransDiff.condition)
     count = (1 if conditions.splice is None else 2) + (conditions.unconditional is not None)
-    prefix = model.apply(variables, _spread(image, batch * count, 0), conditions.cache, method=TransDiff.extend)
+    prefix = applied(model, params, TransDiff.extend)(_spread(image, batch * count, 0), conditions.cache)
     sequences = prefix.features.reshape(batch, count, *prefix.features.shape[1:])
     features, later = splice_features(sequences, conditions.splice)
-    conditional = append_tokens(conditions.conditional, model.apply(variables, features, method=TransDiff.condition))
+    conditional = append_tokens(conditions.conditional, condition(features))
     if conditions.unconditional is None:
         return Conditions(conditional, None, prefix.cache, later)
     shared = jax.tree.map(lambda leaf: _spread(leaf, batch, 1), conditions.unconditional)
-    unconditional = append_tokens(shared, model.apply(variables, sequences[:, -1], method=TransDiff.condition))
+    unconditional = append_tokens(shared, condition(sequences[:, -1]))
     return Conditions(conditional, unconditional, prefix.cache, later)
 
 
-def encode_distinct(encode: Callable[[Array], Any], labels: Array, *, with_null: bool) -> tuple[Any, Any | None]:
-    """`encode` of every row's class, computed once for each distinct class of a shard.
+def encode_distinct(
+    encode: Callable[[Int[Array, " n"]], Tree], labels: Int[Array | np.ndarray, " b"], *, with_null: bool
+) -> tuple[Tree, Tree | None]:
+    """`encode` of every row's class, computed once for each distinct class of a run of rows.
 
-    Shards are the equal runs of rows of the mesh that the function is traced over. They share nothing, so that a
-    sharded batch stays where it is.
+    The runs are those into which the mesh splits a batch while this function is traced over it. They share nothing, so
+    a sharded batch stays in place.
 
     Args:
-        encode: classes [n], NULL among them, to a tree of arrays [n, ...].
-        labels: classes [b].
+        encode: from n classes, which may include NULL, to a tree of arrays with n rows.
+        labels: the class of each row.
         with_null: encode the null class too.
 
     Returns:
-        A tree of [b, ...], and one of [shards, ...] for the null class, or None.
+        A tree with b rows, and one with a row of the null class for each run, or None.
     """
-    shards = axes.row_shards()
-    rows = len(labels) // shards
+    runs = axes.row_shards()
+    rows = len(labels) // runs
     chunk = _chunk(rows)
-    groups = labels.reshape(shards, rows)
+    groups = labels.reshape(runs, rows)
     if with_null:
-        groups = jnp.concatenate([jnp.full((shards, 1), NULL, labels.dtype), groups], axis=1)
-    slots = -(-groups.shape[1] // chunk) * chunk
+        groups = jnp.concatenate([jnp.full((runs, 1), NULL, labels.dtype), groups], axis=1)
+    slots = -(-groups.shape[1] // chunk) * chunk  # the distinct classes of a run, filled up to whole chunks
     distinct, slot = jax.vmap(lambda group: jnp.unique(group, size=slots, return_inverse=True))(groups)
     table = _encode_chunks(encode, distinct, slot.max() + 1, chunk)
-    # Sorted, so that the null class is the first.
+    # The classes are sorted, so the null class is the first.
     own, null = slot[:, int(with_null) :], jax.tree.map(lambda leaf: leaf[:, 0], table) if with_null else None
 
-    def gather(leaf: Array) -> Array:
+    def gather(leaf: Shaped[Array, "runs slots ..."]) -> Shaped[Array, "b ..."]:
         return jax.vmap(lambda entries, index: entries[index])(leaf, own).reshape(len(labels), *leaf.shape[2:])
 
     return jax.tree.map(gather, table), null
 
 
-def classes_encoded(labels: np.ndarray, shards: int, *, with_null: bool) -> int:
-    """How many classes `encode_distinct` encodes for a batch, over all shards: whole chunks, for FLOP counts."""
-    groups = np.reshape(labels, (shards, len(labels) // shards))
+def classes_encoded(labels: Int[np.ndarray, " b"], runs: int, *, with_null: bool) -> int:
+    """How many classes `encode_distinct` encodes for a batch of so many runs, in whole chunks; for FLOP counts."""
+    groups = np.reshape(labels, (runs, len(labels) // runs))
     chunk = _chunk(groups.shape[1])
     most = max(len(np.unique(group)) for group in groups) + with_null
-    return shards * chunk * -(-most // chunk)
+    return runs * chunk * -(-most // chunk)
 
 
 def _chunk(rows: int) -> int:
-    """Classes of one shard that are encoded at once."""
-    return max(1, rows // CHUNKS_PER_SHARD)
+    """Classes of one run that are encoded at once."""
+    return max(1, rows // CHUNKS)
 
 
-def _encode_chunks(encode: Callable[[Array], Any], classes: Array, count: Array, chunk: int) -> Any:
-    """`encode` of the first `count` of classes [shards, slots], `chunk` at a time -> tree of [shards, slots, ...]."""
-    shards, slots = classes.shape
+def _encode_chunks(
+    encode: Callable[[Int[Array, " n"]], Tree], classes: Int[Array, "runs slots"], count: Int[Array, ""], chunk: int
+) -> Tree:
+    """`encode` of the first `count` classes of each run, `chunk` at a time -> a tree of [runs, slots, ...]."""
+    runs, slots = classes.shape
 
-    def empty(leaf: jax.ShapeDtypeStruct) -> Array:
-        return jnp.zeros((shards, slots, *leaf.shape[1:]), leaf.dtype)
+    def empty(leaf: jax.ShapeDtypeStruct) -> Shaped[Array, "runs slots ..."]:
+        return jnp.zeros((runs, slots, *leaf.shape[1:]), leaf.dtype)
 
-    def step(state: tuple[Array, Any]) -> tuple[Array, Any]:
+    def step(state: tuple[Int[Array, ""], Tree]) -> tuple[Int[Array, ""], Tree]:
         start, table = state
-        made = encode(jax.lax.dynamic_slice_in_dim(classes, start, chunk, axis=1).reshape(shards * chunk))
+        made = encode(jax.lax.dynamic_slice_in_dim(classes, start, chunk, axis=1).reshape(runs * chunk))
 
-        def write(entries: Array, leaf: Array) -> Array:
-            new = leaf.reshape(shards, chunk, *leaf.shape[1:])
+        def write(entries: Shaped[Array, "runs slots ..."], leaf: Shaped[Array, "n ..."]) -> Array:
+            new = leaf.reshape(runs, chunk, *leaf.shape[1:])
             return jax.lax.dynamic_update_slice_in_dim(entries, new, start, axis=1)
 
         return start + chunk, jax.tree.map(write, table, made)
 
-    shapes = jax.eval_shape(encode, jax.ShapeDtypeStruct((shards * chunk,), classes.dtype))
+    shapes = jax.eval_shape(encode, jax.ShapeDtypeStruct((runs * chunk,), classes.dtype))
     initial = jnp.zeros((), count.dtype), jax.tree.map(empty, shapes)
     return jax.lax.while_loop(lambda state: state[0] < count, step, initial)[1]
 
@@ -167,15 +182,15 @@ def _swap_rows(cache: KeysValues | None) -> KeysValues | None:
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), cache)
 
 
-def _spread(leaf: Array, rows: int, axis: int) -> Array:
-    """Repeats each of n entries along an axis rows / n times, in place: [..., n, ...] -> [..., rows, ...]."""
+def _spread(leaf: Shaped[Array, "..."], rows: int, axis: int) -> Shaped[Array, "..."]:
+    """Repeats each of n entries along an axis rows / n times, next to itself: [..., n, ...] -> [..., rows, ...]."""
     lead, (entries, *rest) = leaf.shape[:axis], leaf.shape[axis:]
     wide = jnp.broadcast_to(jnp.expand_dims(leaf, axis + 1), (*lead, entries, rows // entries, *rest))
     return wide.reshape(*lead, rows, *rest)
 
 
-def _append_null(own: Array, null: Array) -> Array:
-    """[b, classes, ...] and one row a shard [shards, ...] -> [b * (classes + 1), ...], the null class last of each."""
+def _append_null(own: Shaped[Array, "b classes ..."], null: Shaped[Array, "runs ..."]) -> Shaped[Array, "rows ..."]:
+    """Puts the null class after the classes of each sample: b * (classes + 1) rows."""
     batch, classes, *rest = own.shape
     rows = jnp.concatenate([own, _spread(null, batch, 0)[:, None]], axis=1)
     return rows.reshape(batch * (classes + 1), *rest)

@@ -2,30 +2,34 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
 
 from transdiff_jax import rng
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.model.transdiff import TransDiff
 
-Array = jax.Array
+Labels = Int[Array | np.ndarray, " b"] | Int[Array | np.ndarray, "b 2"]  # classes, or pairs of classes to fuse
+Splice = Bool[Array | np.ndarray, "b all_tokens"]  # semantic tokens of all images that take the second class's feature
 
 
-def draw_splice(config: ModelConfig, seed: Array, indices: Array, fraction: float) -> Array:
-    """Which semantic tokens of a fused sample take the second class's feature, each at random.
+def draw_splice(
+    config: ModelConfig, seed: int | Int[Array, ""], indices: Int[Array | np.ndarray, " b"], fraction: float
+) -> Bool[Array, "b all_tokens"]:
+    """Draws which semantic tokens of each fused sample, over all its images, take the second class's feature.
 
     Args:
-        seed: scalar integer.
-        indices: sample indices [b].
-        fraction: probability of the second class.
-
-    Returns:
-        bool [b, num_images * tokens_per_image].
+        config: sizes.
+        seed: of the samples.
+        indices: sample indices.
+        fraction: probability of the second class, for each token.
     """
     shape = (config.semantic_tokens,)
     return jax.vmap(lambda i: jax.random.bernoulli(rng.key(seed, rng.FUSION, i), fraction, shape))(indices)
 
 
-def check_splice(model: TransDiff, labels: Array, splice: Array | None) -> None:
+def check_splice(model: TransDiff, labels: Labels, splice: Splice | None) -> None:
     """Raises a ValueError unless labels and splice fit each other and the model."""
     tokens = (len(labels), model.config.semantic_tokens)
     if splice is None and labels.ndim != 1:
@@ -34,11 +38,10 @@ def check_splice(model: TransDiff, labels: Array, splice: Array | None) -> None:
         raise ValueError(f"a splice must be {tokens} for labels {(len(labels), 2)}, got {splice.shape}, {labels.shape}")
 
 
-def splice_features(sequences: Array, splice: Array | None) -> tuple[Array, Array | None]:
-    """The conditional features of a group, from those of its sequences [b, sequences, tokens, width].
-
-    The second result is the splice of later groups.
-    """
+def splice_features(
+    sequences: Float[Array, "b sequences tokens width"], splice: Splice | None
+) -> tuple[Float[Array, "b tokens width"], Splice | None]:
+    """The conditional features of a group from those of each sample's sequences, and the splice of later groups."""
     if splice is None:
         return sequences[:, 0], None
     tokens = sequences.shape[2]

@@ -1,7 +1,7 @@
-"""Sampling: from labels and noise to images, the jitted loop of Multi-Reference Autoregression (paper, section 3.3).
+"""Sampling: the loop of Multi-Reference Autoregression (paper, section 3.3), from labels and noise to latents.
 
-A sample is a function of (parameters, label, seed, sample index): its noise does not depend on the batch it is
-computed in, the number of devices or a restart.
+A sample is a function of (parameters, label, seed, sample index): its noise depends neither on the batch that it is
+computed in nor on the number of devices, and a restart does not change it.
 """
 
 import functools
@@ -9,51 +9,54 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32
 
 from transdiff_jax.config import SamplingConfig
-from transdiff_jax.flow.guidance import VelocityFn, guidance_weights, guide, is_guided
+from transdiff_jax.flow.guidance import Latents, Time, VelocityFn, guidance_weights, guide, is_guided
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import solver_grid
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.decoder import TimeCondition
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.attention import GuidedPair, KeysValues
 from transdiff_jax.nn.patches import tokens_to_latent
 from transdiff_jax.parallel import axes
 from transdiff_jax.sampling.conditions import Conditions, first_conditions, next_conditions
+from transdiff_jax.sampling.fusion import Labels, Splice
 from transdiff_jax.sampling.noise import SampleNoise
 from transdiff_jax.sampling.time_table import RowsByTime, time_table
-
-Array = jax.Array
 
 
 def sample_latents(
     model: TransDiff,
     params: Params,
-    labels: Array,
+    labels: Labels,
     noise: SampleNoise,
     config: SamplingConfig,
-    splice: Array | None = None,
-) -> Array:
+    splice: Splice | None = None,
+) -> Float32[Array, "b images h w c"]:
     """Latents of all images of each sample, in order; the last image is the published result.
 
     Args:
-        labels: classes in [0, num_classes): [b], or [b, 2] where two are fused.
-        noise: initial and step noise of the b samples.
+        model: both networks.
+        params: their parameters.
+        labels: a class in [0, num_classes), or two to fuse, for each sample.
+        noise: initial and step noise of the samples.
         config: solver, steps, guidance, scales.
-        splice: which semantic tokens take the second class's feature, bool [b, num_images * tokens_per_image]; for
-            labels [b, 2].
+        splice: for fused classes; None otherwise.
 
-    Returns:
-        [b, num_images, h, w, channels], float32.
+    Raises:
+        ValueError: labels, noise and splice do not fit each other and the model.
     """
     c = model.config
     if noise.batch != len(labels):
-        raise ValueError(f"noise of {noise.batch} samples for {len(labels)} labels")
+        raise ValueError(f"there is noise of {noise.batch} samples for {len(labels)} labels: give as many of each")
     settings = config.of_images(c.num_images)
     tables = {image.steps: time_table(model, params, image) for image in settings}
     weights = [guidance_weights(image, tables[image.steps].times) for image in settings]
     shape = (c.latent_tokens, c.latent_channels)
-    guided = any(is_guided(weight).any() for weight in weights)
+    guided = any(np.any(is_guided(weight)) for weight in weights)
     conditions = first_conditions(model, params, labels, splice, guided=guided)
     images: list[Array] = []
     for number, (image, weight) in enumerate(zip(settings, weights, strict=True)):
@@ -67,29 +70,33 @@ def sample_latents(
 
 
 def _velocity(
-    model: TransDiff, params: Params, conditions: Conditions, table: RowsByTime, weights: np.ndarray
+    model: TransDiff,
+    params: Params,
+    conditions: Conditions,
+    table: RowsByTime[TimeCondition],
+    weights: Float[np.ndarray, " n"],
 ) -> VelocityFn:
-    """The velocity under conditions, guided at those times of the table whose weight asks for it."""
+    """The velocity under conditions, guided at the times of the table whose weight is above 1."""
 
-    def velocity(x: Array, t: Array, keys_values: KeysValues | GuidedPair) -> Array:
+    def velocity(x: Latents, t: Time, keys_values: KeysValues | GuidedPair) -> Latents:
         x, split = axes.gather_inside(x, params)
-        return model.apply({"params": split}, x, table.at(t), keys_values, method=TransDiff.velocity_at)
+        return applied(model, split, TransDiff.velocity_at)(x, table.at(t), keys_values)
 
-    def single(x: Array, t: Array) -> Array:
+    def single(x: Latents, t: Time) -> Latents:
         return velocity(x, t, conditions.conditional)
 
-    def pair(x: Array, t: Array) -> Array:
+    def pair(x: Latents, t: Time) -> Float[Array, "..."]:
         return velocity(x, t, conditions.pair())
 
-    def guided(x: Array, t: Array) -> Array:
+    def guided(x: Latents, t: Time) -> Latents:
         return guide(pair, weight_at(t))(x, t)
 
-    def weight_at(t: Array) -> Array:
+    def weight_at(t: Time) -> Float[Array, ""]:
         return RowsByTime(table.times, jnp.asarray(weights)).at(t)[0]
 
     wanted = is_guided(weights)
-    if wanted.all():
+    if np.all(wanted):
         return guided
-    if not wanted.any():
+    if not np.any(wanted):
         return single
     return lambda x, t: jax.lax.cond(is_guided(weight_at(t)), guided, single, x, t)

@@ -1,8 +1,8 @@
-"""The sampler that shares nothing, as the release's does not: what the other must equal, and is timed against.
+"""A sampler that shares nothing, like the release's: the other sampler must equal it, and is timed against it.
 
-Every image encodes all groups anew, for both halves of each guided pair; every step makes the decoder's keys and
-values and each row's time embedding anew and runs the decoder over the doubled batch, at times of weight 1 too. Tests
-and cli.benchmark use it.
+Every image encodes all groups anew, for both halves of each guided pair. Every step makes the decoder's keys and values
+and each row's time embedding anew, and runs the decoder over the doubled batch, even at times of weight 1. Tests and
+`transdiff benchmark` use it.
 """
 
 import functools
@@ -10,29 +10,30 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Int
 
 from transdiff_jax.config import SamplingConfig
-from transdiff_jax.flow.guidance import VelocityFn, guidance_weights, guide, interleave, is_guided
+from transdiff_jax.flow.guidance import Latents, Time, VelocityFn, guidance_weights, guide, interleave, is_guided
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import tokens_to_latent
+from transdiff_jax.sampling.fusion import Labels, Splice
 from transdiff_jax.sampling.noise import SampleNoise
 from transdiff_jax.sampling.time_table import RowsByTime
-
-Array = jax.Array
 
 
 def naive_latents(
     model: TransDiff,
     params: Params,
-    labels: Array,
+    labels: Labels,
     noise: SampleNoise,
     config: SamplingConfig,
-    splice: Array | None = None,
-) -> Array:
-    """Arguments and result are those of `sampling.sample_latents`."""
+    splice: Splice | None = None,
+) -> Float32[Array, "b images h w c"]:
+    """Takes and returns what `sample_latents` does."""
     c = model.config
     shape = (c.latent_tokens, c.latent_channels)
     images: list[Array] = []
@@ -48,21 +49,19 @@ def naive_latents(
 def _velocity(
     model: TransDiff,
     params: Params,
-    labels: Array,
-    splice: Array | None,
-    references: Array | None,
+    labels: Labels,
+    splice: Splice | None,
+    references: Float[Array, "b images h w c"] | None,
     config: SamplingConfig,
 ) -> VelocityFn:
-    """The (guided) velocity of the image that follows `references`."""
-    variables = {"params": params}
+    """The velocity, guided where the configuration says so, of the image that follows the earlier images."""
     times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
     weights = guidance_weights(config, times)
-    guided = is_guided(weights).any()
+    guided = np.any(is_guided(weights))
 
-    def encode(classes: Array, null: bool) -> Array:
-        return model.apply(
-            variables, classes, jnp.full(len(classes), null), references, method=TransDiff.encode
-        ).features
+    def encode(classes: Int[Array | np.ndarray, " b"], null: bool) -> Float[Array, "b tokens width"]:
+        dropped = jnp.full(len(classes), null)
+        return applied(model, params, TransDiff.encode)(jnp.asarray(classes), dropped, references).features
 
     if splice is None:
         features = encode(labels, False)
@@ -72,13 +71,13 @@ def _velocity(
     if guided:
         features = interleave(features, encode(labels.reshape(len(labels), -1)[:, 0], True))
 
-    def velocity(x: Array, t: Array) -> Array:
+    def velocity(x: Latents, t: Time) -> Float[Array, "..."]:
         x = interleave(x, x) if guided else x
-        # The compiler would move what does not depend on x out of the solver's loop.
+        # Otherwise the compiler would move everything that does not depend on x out of the solver's loop.
         x, z = jax.lax.optimization_barrier((x, features))
-        keys_values = model.apply(variables, z, method=TransDiff.condition)
+        keys_values = applied(model, params, TransDiff.condition)(z)
         timesteps = jnp.full((len(x), 1), t * NUM_TIMESTEPS)
-        return model.apply(variables, x[:, None], timesteps, keys_values, method=TransDiff.velocity)[:, 0]
+        return applied(model, params, TransDiff.velocity)(x[:, None], timesteps, keys_values)[:, 0]
 
     if not guided:
         return velocity

@@ -1,49 +1,53 @@
-"""The noise of samples: at t = 1, and of each interval of a stochastic solver."""
+"""The noise of samples: at t = 1, and in each interval of a stochastic solver."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.struct
 import jax
+from jax import Array
+from jaxtyping import Float, Int
 
 from transdiff_jax import rng
 
-Array = jax.Array
 
-
+@runtime_checkable
 class SampleNoise(Protocol):
-    """Where the noise of b samples comes from."""
+    """A source of noise for b samples; `shape` is the number of tokens and of channels."""
 
     @property
     def batch(self) -> int:
-        """b."""
+        """The number of samples, b."""
+        ...
 
-    def initial(self, shape: tuple[int, int]) -> Array:
-        """Noise at t = 1, [b, *shape]; MRAR starts every image of a sample from the same."""
+    def initial(self, shape: tuple[int, int]) -> Float[Array, "b tokens c"]:
+        """Noise at t = 1; every image of an MRAR sequence starts from the same."""
+        ...
 
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
-        """Noise of solver interval `index` of image number `image`, [b, *shape]."""
+    def step(self, image: int, shape: tuple[int, int], index: Int[Array, ""]) -> Float[Array, "b tokens c"]:
+        """Noise in solver interval `index` of image number `image`, from 0."""
+        ...
 
 
 @flax.struct.dataclass
 class SeededNoise:
-    """Noise drawn from (seed, sample index) as it is needed."""
+    """Noise drawn from (seed, sample index) when it is needed."""
 
-    seed: Array  # scalar integer
-    indices: Array  # [b] sample indices
+    seed: Int[Array, ""]
+    indices: Int[Array, " b"]  # of the samples
 
     @property
     def batch(self) -> int:
         """See `SampleNoise`."""
         return len(self.indices)
 
-    def initial(self, shape: tuple[int, int]) -> Array:
+    def initial(self, shape: tuple[int, int]) -> Float[Array, "b tokens c"]:
         """See `SampleNoise`."""
         return jax.vmap(lambda i: jax.random.normal(rng.key(self.seed, rng.SAMPLE_INITIAL, i), shape))(self.indices)
 
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
+    def step(self, image: int, shape: tuple[int, int], index: Int[Array, ""]) -> Float[Array, "b tokens c"]:
         """See `SampleNoise`."""
 
-        def draw(sample: Array) -> Array:
+        def draw(sample: Int[Array, ""]) -> Float[Array, "tokens c"]:
             key = jax.random.fold_in(rng.key(self.seed, rng.SAMPLE_STEP, sample), image)
             return jax.random.normal(jax.random.fold_in(key, index), shape)
 
@@ -52,23 +56,23 @@ class SeededNoise:
 
 @flax.struct.dataclass
 class GivenNoise:
-    """Noise supplied by the caller, for comparison with another implementation."""
+    """Noise that the caller supplies, for comparison with another implementation."""
 
-    initial_noise: Array  # [b, tokens, channels]
-    step_noise: Array  # [num_images, steps, b, tokens, channels]; the last step's is multiplied by 0
+    initial_noise: Float[Array, "b tokens c"]
+    step_noise: Float[Array, "images steps b tokens c"]  # that of the last step is multiplied by 0
 
     @property
     def batch(self) -> int:
         """See `SampleNoise`."""
         return len(self.initial_noise)
 
-    def initial(self, shape: tuple[int, int]) -> Array:
+    def initial(self, shape: tuple[int, int]) -> Float[Array, "b tokens c"]:
         """See `SampleNoise`."""
         if self.initial_noise.shape[1:] != shape:
             raise ValueError(f"initial noise must be [b, {shape[0]}, {shape[1]}], got {self.initial_noise.shape}")
         return self.initial_noise
 
-    def step(self, image: int, shape: tuple[int, int], index: Array) -> Array:
+    def step(self, image: int, shape: tuple[int, int], index: Int[Array, ""]) -> Float[Array, "b tokens c"]:
         """See `SampleNoise`."""
         if image >= len(self.step_noise) or self.step_noise.shape[2:] != (self.batch, *shape):
             raise ValueError(

@@ -1,28 +1,30 @@
-"""Semantic features that an MRAR model has of an image as the first of its sequence."""
+"""Semantic features of images, each taken by an MRAR model as the first image of a sequence."""
 
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
+from jaxtyping import Float, Float32
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import replicated
 from transdiff_jax.parallel.mesh import batch_shards
 from transdiff_jax.parallel.row_batches import map_rows
 
-Array = jax.Array
+BATCH = 64  # images on each device at once
 
-BATCH = 64  # images of a device at once
+ClassFeatures = Callable[[Float[np.ndarray, "n h w c"], int], Float32[np.ndarray, "n width"]]
 
 
 def check_fits(model: ModelConfig, *, latent_size: int, latent_channels: int, num_classes: int) -> None:
-    """Raises a UserError unless images with such latents and classes are those of a run."""
+    """Raises a UserError unless a run's model takes images with such latents and classes."""
     for name, found in (
         ("latent_size", latent_size),
         ("latent_channels", latent_channels),
@@ -34,28 +36,28 @@ def check_fits(model: ModelConfig, *, latent_size: int, latent_channels: int, nu
             )
 
 
-def reference_features(model: ModelConfig, params: Params, mesh: Mesh) -> Callable[[np.ndarray, int], np.ndarray]:
-    """A function from latents [n, h, w, c] of a class, and the class, to float32 [n, width]: means over tokens.
+def reference_features(model: ModelConfig, params: Params, mesh: Mesh) -> ClassFeatures:
+    """A function from latents of one class, and the class, to the means of their features over tokens.
 
     It compiles once for all classes.
 
     Raises:
-        UserError: a 1-step model, which takes no image as a reference.
+        UserError: the model is a 1-step one, which takes no earlier image.
     """
     if model.num_images < 2:
-        raise UserError("semantic features of images need a run of MRAR: a 1-step model takes no image as a reference")
+        raise UserError("semantic features of images need a run of MRAR, because a 1-step model takes no earlier image")
     network, size = TransDiff(model), BATCH * batch_shards(mesh)
 
-    def features(params: Params, rows: Mapping[str, Array]) -> Array:
-        labels, variables = rows["labels"], {"params": params}
+    def features(params: Params, rows: Mapping[str, Array]) -> Float32[Array, "n width"]:
+        labels = rows["labels"]
         with axes.over(mesh):
-            start = network.apply(variables, labels, jnp.zeros(len(labels), bool), method=TransDiff.start)
-            extended = network.apply(variables, rows["latents"], start.cache, method=TransDiff.extend)
+            start = applied(network, params, TransDiff.start)(labels, jnp.zeros(len(labels), bool))
+            extended = applied(network, params, TransDiff.extend)(rows["latents"], start.cache)
         return extended.features.astype(jnp.float32).mean(axis=1)
 
     jitted = jax.jit(features, out_shardings=replicated(mesh))
 
-    def of_class(latents: np.ndarray, label: int) -> np.ndarray:
+    def of_class(latents: Float[np.ndarray, "n h w c"], label: int) -> Float32[np.ndarray, "n width"]:
         rows = {"latents": latents, "labels": np.full(len(latents), label, np.int32)}
         return map_rows(lambda rows: jitted(params, rows), rows, size, mesh)
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
+from jax.stages import Compiled, Wrapped
+from jaxtyping import Bool, Int, UInt8
 
 from transdiff_jax.config import Config
 from transdiff_jax.images.uint8 import to_uint8
@@ -16,51 +19,58 @@ from transdiff_jax.model.params import Params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding, from_whole, replicate, replicated
-from transdiff_jax.sampling.fusion import draw_splice
+from transdiff_jax.sampling.fusion import Labels, draw_splice
 from transdiff_jax.sampling.mrar import sample_latents
 from transdiff_jax.sampling.noise import SeededNoise
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.make import make_tokenizer
 
-Array = jax.Array
+HostLabels = Int[np.ndarray, " b"] | Int[np.ndarray, "b 2"]  # classes, or pairs of classes to fuse
 
 
 class Samples(NamedTuple):
-    """What a sampler makes of b labels."""
+    """Samples of b labels."""
 
-    images: Array  # uint8 [b, images, height, width, channels]
-    finite: Array  # bool [b]: whether all pixels were numbers before they were rounded
+    images: UInt8[Array, "b images height width channels"]
+    finite: Bool[Array, " b"]  # whether all pixels were finite before they were rounded
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
     """A jitted sampler over a mesh, from `make_sampler`; each shape of arguments is compiled once.
 
-    The tokenizer is an argument of the jitted function: weights that it closed over would be compiled in.
+    The tokenizer is an argument of the jitted function, because weights in its closure would be compiled in.
     """
 
-    jitted: Callable[..., Samples]
+    jitted: Wrapped | Compiled  # Compiled takes the shapes that it was compiled for
     tokenizer: Tokenizer
     mesh: Mesh
 
-    def __call__(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> Samples:
-        """Samples of labels under sample indices, both the same in every process; the result is sharded over rows.
+    def __call__(self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]) -> Samples:
+        """Samples, sharded over rows; labels and indices are the same in every process.
 
         Args:
             params: of the model, over the mesh.
-            labels: classes [b], or [b, 2] for samples whose semantic features are fused of two classes' (paper,
-                figure 1).
+            labels: a class for each sample, or two whose semantic features are fused (paper, figure 1).
             seed: of the noise.
-            indices: sample indices [b].
+            indices: sample indices.
         """
         return self.jitted(*self.arguments(params, labels, seed, indices))
 
-    def compile(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> "Sampler":
-        """The same sampler, compiled for arguments like these."""
+    def compile(self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]) -> "Sampler":
+        """The same sampler, compiled for arguments of these shapes.
+
+        Raises:
+            ValueError: it is compiled already.
+        """
+        if isinstance(self.jitted, Compiled):
+            raise ValueError("this sampler is compiled already: compile the one from make_sampler")
         compiled = self.jitted.lower(*self.arguments(params, labels, seed, indices)).compile()
         return dataclasses.replace(self, jitted=compiled)
 
-    def arguments(self, params: Params, labels: np.ndarray, seed: int, indices: np.ndarray) -> tuple[Any, ...]:
+    def arguments(
+        self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]
+    ) -> tuple[tuple[Tokenizer, Params], Array, Array, Array]:
         """The arguments of the jitted function, placed on the mesh."""
         rows = from_whole({"labels": labels.astype(np.int32), "indices": indices.astype(np.int32)}, self.mesh)
         placed = replicate(np.array(seed, np.int32), self.mesh)
@@ -70,7 +80,10 @@ class Sampler:
 def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sampler:
     """A sampler with the model, the tokenizer and the sampling settings of a configuration.
 
-    It decodes the last image of each sequence, or all of them.
+    Args:
+        config: the whole configuration.
+        mesh: the devices.
+        all_images: decode all images of each sequence, not the last alone.
 
     Raises:
         UserError: the tokenizer cannot be used, or the mesh cannot run the model's attention.
@@ -79,7 +92,9 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
     model = TransDiff(config.model, unroll=True)
     first = 0 if all_images else config.model.num_images - 1
 
-    def sample(weights: tuple[Tokenizer, Params], labels: Array, seed: Array, indices: Array) -> Samples:
+    def sample(
+        weights: tuple[Tokenizer, Params], labels: Labels, seed: Int[Array, ""], indices: Int[Array, " b"]
+    ) -> Samples:
         tokenizer, params = weights
         fused = labels.ndim == 2
         splice = draw_splice(config.model, seed, indices, config.sampling.fuse_fraction) if fused else None
@@ -92,13 +107,13 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
     return Sampler(jit_over_rows(sample, mesh), tokenizer, mesh)
 
 
-def jit_over_rows(sample: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def jit_over_rows(sample: Callable[..., object], mesh: Mesh) -> Wrapped:
     """Jits a function of weights, labels, a seed and indices, with labels, indices and result sharded over rows."""
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
 
-    def on_mesh(*arguments: Any) -> Any:
+    def on_mesh(*arguments: object) -> object:
         with axes.over(mesh):
             return sample(*arguments)
 
-    # Weights keep whatever sharding they come with.
+    # Weights keep their sharding, whatever it is.
     return jax.jit(on_mesh, in_shardings=(None, rows, everywhere, rows), out_shardings=rows)

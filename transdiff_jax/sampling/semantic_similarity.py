@@ -1,28 +1,29 @@
-"""How alike the tokens of semantic features are: the measure of their diversity in the paper's first figure."""
+"""The similarity of semantic tokens, which measures the diversity of features (paper, figure 1)."""
 
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
+from jaxtyping import Float, Float32, Int
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.model.loss import semantic_similarity
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import replicated
 from transdiff_jax.parallel.row_batches import map_rows
 from transdiff_jax.sampling.fusion import draw_splice, splice_features
 
-Array = jax.Array
 Rows = Mapping[str, Array]
 
 
 def class_similarities(
-    model: ModelConfig, params: Params, mesh: Mesh, classes: np.ndarray, batch_size: int
-) -> np.ndarray:
+    model: ModelConfig, params: Params, mesh: Mesh, classes: Int[np.ndarray, " n"], batch_size: int
+) -> Float32[np.ndarray, " n"]:
     """Mean cosine similarity over all ordered pairs of tokens in the features of each class.
 
     In MRAR these are the features of the first image, which depend on the class alone.
@@ -31,14 +32,14 @@ def class_similarities(
         model: sizes.
         params: of the model, over the mesh.
         mesh: the devices.
-        classes: [n].
+        classes: which classes.
         batch_size: classes at once.
 
     Returns:
-        float32 [n] in [-1, 1]; the lower, the more diverse.
+        In [-1, 1]; lower is more diverse.
     """
 
-    def measure(params: Params, rows: Rows) -> Array:
+    def measure(params: Params, rows: Rows) -> Float[Array, " b"]:
         return _similarities(_encode(TransDiff(model), params, rows["classes"]))
 
     return map_rows(_jitted(measure, params, mesh), {"classes": classes.astype(np.int32)}, batch_size, mesh)
@@ -48,26 +49,26 @@ def fused_similarities(
     model: ModelConfig,
     params: Params,
     mesh: Mesh,
-    labels: np.ndarray,
+    labels: Int[np.ndarray, "n 2"],
     seed: int,
-    indices: np.ndarray,
+    indices: Int[np.ndarray, " n"],
     fraction: float,
     batch_size: int,
-) -> np.ndarray:
+) -> Float32[np.ndarray, " n"]:
     """`class_similarities` for samples of two fused classes.
 
     Args:
         model: sizes.
         params: of the model, over the mesh.
         mesh: the devices.
-        labels: [n, 2].
+        labels: the two classes of each sample.
         seed: of the samples.
-        indices: sample indices [n].
+        indices: sample indices.
         fraction: share of tokens that take the second class's feature.
         batch_size: samples at once.
     """
 
-    def measure(params: Params, rows: Rows) -> Array:
+    def measure(params: Params, rows: Rows) -> Float[Array, " b"]:
         network, labels = TransDiff(model), rows["labels"]
         features = jnp.stack([_encode(network, params, labels[:, column]) for column in (0, 1)], axis=1)
         splice = draw_splice(model, seed, rows["indices"], fraction)
@@ -77,13 +78,11 @@ def fused_similarities(
     return map_rows(_jitted(measure, params, mesh), rows, batch_size, mesh)
 
 
-def _encode(model: TransDiff, params: Params, classes: Array) -> Array:
-    null = jnp.zeros(len(classes), bool)
-    return model.apply({"params": params}, classes, null, method=TransDiff.start).features
+def _encode(model: TransDiff, params: Params, classes: Int[Array, " b"]) -> Float[Array, "b tokens width"]:
+    return applied(model, params, TransDiff.start)(classes, jnp.zeros(len(classes), bool)).features
 
 
-def _similarities(features: Array) -> Array:
-    """Of each row's tokens: [b, tokens, width] -> [b]."""
+def _similarities(features: Float[Array, "b tokens width"]) -> Float[Array, " b"]:
     return jax.vmap(lambda tokens: semantic_similarity(tokens[None]))(features)
 
 

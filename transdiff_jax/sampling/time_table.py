@@ -1,42 +1,48 @@
-"""What a solver's velocities need of each time, computed once for all steps."""
+"""What the decoder needs of each time of a solver, computed once for all steps."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32
 
 from transdiff_jax.config import SamplingConfig
+from transdiff_jax.flow.guidance import Time
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.decoder import TimeCondition
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 
-Array = jax.Array
+Rows = TypeVar("Rows")  # a tree of arrays with n rows
 
 
-class RowsByTime(NamedTuple):
-    """Values of every time that a solver asks for, looked up by the time itself."""
+@dataclasses.dataclass(frozen=True)
+class RowsByTime(Generic[Rows]):
+    """A row for every time at which a solver evaluates the velocity, looked up by the time itself."""
 
-    times: np.ndarray  # [n], float32, each once
-    rows: Any  # tree of [n, ...]
+    times: Float32[np.ndarray, " n"]  # each once
+    rows: Rows
 
-    def at(self, t: Array) -> Any:
-        """The row of time `t`, exactly one of `times`; NaN for any other, which is better seen than a near one.
+    def at(self, t: Time) -> Rows:
+        """The row of time `t`, with a leading axis of one; NaN unless `t` is exactly one of `times`.
 
-        A product with ones and zeros, not an index: compilers would fuse the search for an index into every use of the
-        row, once for each element that is modulated.
+        NaN is easier to notice than the row of a near time. The lookup is a product with ones and zeros, not an index:
+        compilers would fuse the search for an index into every use of the row, once for each modulated element.
         """
         hit = (self.times == t).astype(jnp.float32)
         weights = (hit / jnp.sum(hit))[None]  # no hit: 0 / 0
 
-        def row(leaf: Array) -> Array:
+        def row(leaf: Float[Array, "n ..."]) -> Float[Array, "1 ..."]:
             return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision=jax.lax.Precision.HIGHEST)
 
         return jax.tree.map(row, self.rows)
 
 
-def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> RowsByTime:
-    """What the decoder needs of all times at which the solver of a configuration asks for velocities."""
+def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> RowsByTime[TimeCondition]:
+    """The decoder's modulation at all times at which the configured solver evaluates the velocity."""
     times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
-    return RowsByTime(times, model.apply({"params": params}, times * NUM_TIMESTEPS, method=TransDiff.embed_times))
+    return RowsByTime(times, applied(model, params, TransDiff.embed_times)(jnp.asarray(times * NUM_TIMESTEPS)))

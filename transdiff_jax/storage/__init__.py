@@ -1,4 +1,4 @@
-"""Bytes that can be trusted: atomic writes, checksums, locks, frozen weights, safe reading of `.pth` files."""
+"""Bytes that you can trust: atomic writes, checksums, locks, frozen weights, safe reading of `.pth` files."""
 
 from etils import epy
 

@@ -1,4 +1,4 @@
-"""The SHA-256 of every file of a folder, so that a changed bit is found before it is read as another weight."""
+"""The SHA-256 of every file in a folder, so that a changed bit is found before it becomes a wrong weight."""
 
 import concurrent.futures
 import hashlib
@@ -12,7 +12,7 @@ from transdiff_jax.storage.files import write_json
 
 MANIFEST = "manifest.json"
 THREADS = 8
-# Rewritten by Orbax at the moment of a commit, after the manifest; holds times and handler names only.
+# Orbax rewrites its file when it commits, after the manifest is written; it holds only times and handler names.
 _UNLISTED = {"_CHECKPOINT_METADATA", MANIFEST}
 _SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
 
@@ -24,27 +24,27 @@ def sha256(path: Path) -> str:
 
 
 def format_sum(digest: str, name: str) -> str:
-    """A line of a list of digests as `sha256sum --check` reads it."""
+    """One line of a list that `sha256sum --check` reads."""
     return f"{digest}  {name}\n"
 
 
 def parse_sums(text: str) -> list[tuple[str, str]]:
-    """Digests and names of such a list; a line that a kill cut short is left out, or names no file that exists."""
+    """Digests and names from such a list; a line that a kill cut short is left out, or names no existing file."""
     matches = (_SUM.fullmatch(line) for line in text.splitlines())
     return [(match[1], match[2]) for match in matches if match]
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes the SHA-256 of every file below `folder` into its manifest."""
+    """Writes the SHA-256 of every file below `folder` into the folder's manifest."""
     files = _listed_files(folder)
     write_json(folder / MANIFEST, dict(zip(files, _digests(files.values()), strict=True)))
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with a folder, in a few words; None if all files are as they were written.
+    """Says in a few words what is wrong with a folder; None if no file has changed since it was written.
 
     Raises:
-        UserError: a file is there, but cannot be read: that says nothing about its content.
+        UserError: a file exists but cannot be read, which says nothing about its content.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -65,10 +65,18 @@ def find_damage(folder: Path) -> str | None:
 
 
 def intact_files(folder: Path, accepted: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """Of files below a folder, those that have a digest that is accepted for their name: names and digests."""
+    """The files below a folder whose digest is accepted.
+
+    Args:
+        folder: where the files are.
+        accepted: the accepted digests of each file, by name.
+
+    Returns:
+        Digests of the accepted files, by name.
+    """
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(_digest_or_none, (folder / name for name in accepted))
-        return {name: digest for name, digest in zip(accepted, found, strict=True) if digest in accepted[name]}
+        found = zip(accepted, pool.map(_digest_or_none, (folder / name for name in accepted)), strict=True)
+        return {name: digest for name, digest in found if digest is not None and digest in accepted[name]}
 
 
 def _digest_or_none(path: Path) -> str | None:
@@ -79,7 +87,7 @@ def _digest_or_none(path: Path) -> str | None:
 
 
 def _digests(paths: Iterable[Path]) -> list[str]:
-    """In order; at once, for one thread reads slower than disks and networks can, and a checkpoint waits for it."""
+    """In order. Several threads, because one reads slower than disks and networks can, and a checkpoint waits."""
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(sha256, paths))
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process writes at a time."""
+"""Files that appear whole or not at all, and locks that give a folder to one process at a time."""
 
 import contextlib
 import fcntl
@@ -11,12 +11,14 @@ from typing import IO, Any
 
 from transdiff_jax.errors import UserError
 
+Json = dict[str, Any]  # the object in a JSON file
+
 _TEMPORARY = ".{name}.{writer}.tmp"
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that is renamed to it when the block ends, or removed when it raises."""
+    """Yields a temporary path beside `path`; it is renamed when the block ends, or removed when the block raises."""
     writer = f"{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(_TEMPORARY.format(name=path.name, writer=writer))
     try:
@@ -27,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what writers that were killed left under temporary names; none may be at work in the folder."""
+    """Removes the temporary files of killed writers. No writer may be at work in the folder."""
     for path in folder.glob(_TEMPORARY.format(name="*", writer="*")):
         path.unlink(missing_ok=True)
 
@@ -38,16 +40,16 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Json) -> None:
     """Writes indented JSON atomically."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def lock(path: Path) -> IO[str]:
-    """An open file that no other process holds; closing it, or the process's end, releases it.
+    """Locks a file against other processes and returns it open; closing it, or the process's end, releases the lock.
 
     Raises:
-        UserError: another process holds it, or the file system has no locks.
+        UserError: another process holds the lock, or the file system has no locks.
     """
     file = path.open("w")
     try:
@@ -60,7 +62,7 @@ def lock(path: Path) -> IO[str]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file during the block; waits for a process that holds it.
+    """Locks a file during the block, after waiting for any process that holds it.
 
     Raises:
         UserError: the file system has no locks.
@@ -74,21 +76,27 @@ def _take(file: IO[str], path: Path, operation: int) -> None:
     try:
         fcntl.flock(file, operation)
     except BlockingIOError:
-        raise UserError(f"{path.parent} is in use by another process; wait for its end, or choose another") from None
+        raise UserError(
+            f"{path.parent} is in use by another process; wait for it to end, or choose another folder"
+        ) from None
     except OSError as error:
         raise UserError(
-            f"{path.parent} is on a file system without locks ({error.strerror}): mount it with them (Lustre: -o "
-            "flock), or choose another"
+            f"{path.parent} is on a file system without locks ({error.strerror}): mount it with locks (Lustre: -o "
+            "flock), or choose another folder"
         ) from None
 
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turns an error of the file system, met while `path` is written, into one line for the user."""
+    """Turns a file system error while `path` is written into one line for the user.
+
+    Raises:
+        UserError: the block raised an OSError.
+    """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{path} could not be written ({error.strerror or error}): free space or fix permissions, and run the "
-            "same command again; what is written already is kept"
+            f"{path} could not be written ({error.strerror or error}): free space or fix permissions, then run the "
+            "same command again; finished files are kept"
         ) from error

@@ -1,7 +1,7 @@
-"""Weights of a network that is never trained here, on disk: made once by cli.convert, read many times.
+"""Weights of networks that are never trained here, on disk: `transdiff convert` makes them once, others read them.
 
-Layout of a folder: weights/ (Orbax), one JSON file that says what they are, manifest.json. The manifest is written
-last: without it the folder is not complete.
+A folder holds weights/ (Orbax), one JSON file that describes them, and manifest.json. The manifest is written last: a
+folder without it is incomplete.
 """
 
 import json
@@ -14,22 +14,23 @@ import orbax.checkpoint as ocp
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import find_damage, write_manifest
-from transdiff_jax.storage.files import write_json
+from transdiff_jax.storage.files import Json, write_json
 
+FrozenParams = dict[str, Any]  # a tree of arrays by name
 WEIGHTS = "weights"
 
 
-def save_frozen(folder: Path, params: dict, note_name: str, note: Any) -> None:
+def save_frozen(folder: Path, params: FrozenParams, note_name: str, note: Json) -> None:
     """Writes weights into an empty or new folder.
 
     Args:
-        folder: where to.
-        params: a tree of arrays.
+        folder: where to write.
+        params: the weights.
         note_name: name of the JSON file.
-        note: what it holds.
+        note: content of the JSON file.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,34 +44,34 @@ def save_frozen(folder: Path, params: dict, note_name: str, note: Any) -> None:
         raise UserError(f"{folder} cannot be written: {error.strerror}: {error.filename}") from None
 
 
-def read_note(folder: Path, note_name: str, network: str) -> Any:
-    """The JSON value beside the weights, after every file of the folder has been found as it was written.
+def read_note(folder: Path, note_name: str, network: str) -> Json:
+    """Checks every file of a folder against its manifest, then reads the JSON file beside the weights.
 
     Args:
         folder: written by `save_frozen`.
         note_name: name of the JSON file.
-        network: what to call the network in an error.
+        network: name of the network, for the error message.
 
     Raises:
-        UserError: something has changed or is missing, or the folder is of another network.
+        UserError: a file has changed or is missing, or the folder belongs to another network.
     """
     damage = find_damage(folder)
     if damage is None and not (folder / note_name).is_file():
         damage = f"{note_name} is missing"
     if damage is not None:
         raise UserError(
-            f"{folder} does not hold intact {network} weights ({damage}); make them again with cli.convert, which "
-            "wants a new or an empty folder"
+            f"{folder} does not hold intact {network} weights ({damage}); make them again with transdiff convert in a "
+            "new or empty folder"
         )
     return json.loads((folder / note_name).read_text())
 
 
-def restore_frozen(folder: Path, shapes: dict) -> dict:
-    """The weights as NumPy arrays, which belong to no device: a computation over any mesh takes them.
+def restore_frozen(folder: Path, shapes: FrozenParams) -> FrozenParams:
+    """Reads the weights as NumPy arrays. They belong to no device, so a computation over any mesh can take them.
 
     Args:
         folder: written by `save_frozen`, and checked by `read_note`.
-        shapes: the tree with `jax.ShapeDtypeStruct` in place of arrays.
+        shapes: the same tree with `jax.ShapeDtypeStruct` in place of arrays.
     """
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
     with ocp.PyTreeCheckpointer() as checkpointer:

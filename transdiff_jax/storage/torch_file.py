@@ -1,7 +1,7 @@
-"""Reading and writing `.pth` files: the one place that knows PyTorch.
+"""Reads and writes `.pth` files: the one place that uses PyTorch.
 
-A pickle may run any code when it is loaded. Only PyTorch's weights-only reader is used here, which knows tensors and
-containers and nothing else; one class is added to them, `argparse.Namespace`, in which the release keeps its flags.
+A pickle may run any code when it is loaded. This module uses only PyTorch's weights-only reader, which accepts tensors
+and containers and nothing else. It additionally accepts `argparse.Namespace`, in which the release keeps its flags.
 """
 
 import argparse
@@ -27,15 +27,15 @@ _ZIP_START = b"PK\x03\x04"
 
 
 class Checkpoint(NamedTuple):
-    """What a conversion needs of a `.pth` file."""
+    """The parts of a `.pth` file that a conversion needs."""
 
     model: "MappedTensors"
-    ema: "MappedTensors | None"  # None: the file has none
-    args: dict[str, Any]  # the release's flags; empty where the file has none
+    ema: "MappedTensors | None"  # None if the file has none
+    args: dict[str, Any]  # the release's flags; empty if the file has none
 
 
 class MappedTensors(Mapping[str, np.ndarray]):
-    """Tensors of a file by name, float32, each brought into memory when asked for."""
+    """Tensors of a file by name, in float32; each is read into memory on access."""
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
         self._tensors = tensors
@@ -56,10 +56,10 @@ class MappedTensors(Mapping[str, np.ndarray]):
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """A checkpoint of the release, or a bare dictionary of tensors; nothing in it is run.
+    """Reads a checkpoint of the release, or a bare dictionary of tensors; runs no code from the file.
 
     Args:
-        path: a file of `torch.save`. It is mapped, not read: tensors cost memory when they are used.
+        path: a file of `torch.save`. It is mapped, not read: a tensor costs memory only when it is used.
 
     Raises:
         UserError: PyTorch is missing, or the file is absent, damaged, not a checkpoint, or holds more than data.
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """A dictionary of tensors or NumPy arrays, float64; nothing in it is run.
+    """Reads a dictionary of tensors or NumPy arrays, as float64; runs no code from the file.
 
     Args:
         path: a file of `torch.save`.
@@ -85,7 +85,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: PyTorch is missing, or the file is absent, damaged, or holds anything else.
     """
-    # How NumPy arrays are pickled: plain bytes, and these names. NumPy 2 moved the first one.
+    # A pickled NumPy array consists of plain bytes and these names. NumPy 2 moved the first one.
     rebuild = np.empty(0).__reduce__()[0]
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64")]
     names = [(rebuild, f"{module}.multiarray._reconstruct") for module in ("numpy.core", "numpy._core")]
@@ -106,15 +106,18 @@ def _load(path: Path, allowed: Sequence[Any] = (argparse.Namespace,)) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: {_refusal(str(error))}") from None
     except Exception as error:
-        # Of a file that is no checkpoint the reader raises whatever its bytes lead it into, a KeyError for instance.
+        # On a file that is not a checkpoint the reader may raise anything, a KeyError for instance.
         raise UserError(f"{path} is not a checkpoint, or damaged ({type(error).__name__})") from None
 
 
 def _check_archive(path: Path) -> bool:
-    """Whether the file is a zip archive (all but very old checkpoints are); damaged ones raise.
+    """Whether the file is a zip archive, as all but very old checkpoints are.
 
-    The reader checks neither the archive's end nor, of mapped tensors, their checksums: a flipped bit would become a
+    PyTorch's reader checks neither the archive's end nor the checksums of mapped tensors: a flipped bit would become a
     wrong weight.
+
+    Raises:
+        UserError: the archive is damaged.
     """
     with path.open("rb") as file:
         start = file.read(len(_ZIP_START))
@@ -147,7 +150,7 @@ def _tensors(content: Any, path: str | Path, key: str) -> MappedTensors:
 
 
 def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapping[str, Any]) -> None:
-    """Writes a checkpoint as the release does: weights, average, flags.
+    """Writes a checkpoint in the release's format: weights, average, flags.
 
     Raises:
         UserError: PyTorch is missing, or the file cannot be written.
@@ -170,7 +173,7 @@ def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapp
 
 
 def _require_torch(path: str | Path) -> ModuleType:
-    """PyTorch, an optional extra, which takes seconds to load: where a file asks for it, and not before."""
+    """Imports PyTorch only when a file needs it, because it is an optional extra and takes seconds to load."""
     try:
         import torch
     except ModuleNotFoundError:

@@ -1,27 +1,31 @@
 """What the rest of the package asks of a tokenizer."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-import jax
+from jax import Array
+from jaxtyping import Float, Key
 
-Array = jax.Array
 
-
+@runtime_checkable
 class Tokenizer(Protocol):
-    """Image <-> latent, pure functions of arrays that may be traced.
+    """Image <-> latent: pure functions of arrays that may be traced.
 
-    A pytree whose leaves are its weights: jitted functions take it as an argument, since weights that they close over
-    would be compiled in as constants.
+    A tokenizer is a pytree whose leaves are its weights. Jitted functions take it as an argument, because weights that
+    they close over would be compiled in as constants.
     """
 
-    def moments(self, images: Array) -> Array:
-        """Images [..., height, width, channels] in [-1, 1] -> what describes their posterior, [..., h, w, m]."""
+    def moments(self, images: Float[Array, "*lead height width channels"]) -> Float[Array, "*lead h w moments"]:
+        """Images in [-1, 1] -> the moments that describe their posterior."""
+        ...
 
-    def mean(self, moments: Array) -> Array:
-        """The most likely latents: moments [..., h, w, m] -> [..., h, w, c], float32."""
+    def mean(self, moments: Float[Array, "*lead h w moments"]) -> Float[Array, "*lead h w c"]:
+        """The most likely latents, in float32."""
+        ...
 
-    def draw(self, moments: Array, key: Array) -> Array:
-        """A sample of the posterior: moments [..., h, w, m], of any float dtype -> latents [..., h, w, c], float32."""
+    def draw(self, moments: Float[Array, "*lead h w moments"], key: Key[Array, ""]) -> Float[Array, "*lead h w c"]:
+        """A sample of the posterior in float32, from moments of any float dtype."""
+        ...
 
-    def decode(self, latents: Array) -> Array:
-        """Latents [..., h, w, c] -> images [..., height, width, channels], about [-1, 1], not clipped."""
+    def decode(self, latents: Float[Array, "*lead h w c"]) -> Float[Array, "*lead height width channels"]:
+        """Images of about [-1, 1], not clipped."""
+        ...

@@ -1,7 +1,8 @@
-"""KL-16: the latent-diffusion autoencoder (arXiv 2112.10752, appendix G) that TransDiff's latents come from.
+"""KL-16: the latent-diffusion autoencoder (arXiv 2112.10752, appendix G) that makes TransDiff's latents.
 
-An image [h, w, 3] in [-1, 1] becomes a Gaussian over latents [h / 16, w / 16, 16]; the model works on a sample of it
-times 0.2325, which this tokenizer's `draw` and `decode` apply. The network is frozen: no dropout, no logical axes.
+It turns an image [h, w, 3] in [-1, 1] into a Gaussian over latents [h / 16, w / 16, 16]. The model works on a sample
+times 0.2325, a factor that this tokenizer's `draw` and `decode` apply. The network is frozen: no dropout, no logical
+axes.
 """
 
 import dataclasses
@@ -13,13 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Key
 
 from transdiff_jax.nn.attention import KeysValues, attend
+from transdiff_jax.storage.frozen_weights import FrozenParams
 from transdiff_jax.tokenizer.slices import map_slices
 
-Array = jax.Array
-
-LATENT_SCALE = 0.2325  # of the release: brings latents to about unit variance
+LATENT_SCALE = 0.2325  # the release's; it brings latents to about unit variance
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 NORM_GROUPS = 32
 
@@ -43,29 +46,33 @@ class Kl16Config:
 
 
 class Posterior(NamedTuple):
-    """A Gaussian over latents, unscaled; both [..., h, w, channels]."""
+    """A Gaussian over unscaled latents."""
 
-    mean: Array  # also its mode
-    std: Array
+    mean: Float[Array, "*lead c"]  # also its mode
+    std: Float[Array, "*lead c"]
 
 
-def posterior(moments: Array) -> Posterior:
-    """Moments [..., h, w, 2 * channels] (means, then log-variances), of any float dtype -> their Gaussian, float32."""
+def posterior(moments: Float[Array, "*lead moments"]) -> Posterior:
+    """The Gaussian that moments of any float dtype describe, in float32.
+
+    Args:
+        moments: along the last axis the means, then the log-variances.
+    """
     mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return Posterior(mean, jnp.exp(0.5 * jnp.clip(log_variance, *LOG_VARIANCE_RANGE)))
 
 
-def draw_latents(moments: Array, key: Array) -> Array:
-    """A sample of the posterior as the model's latents, [..., h, w, channels]; cached moments need no weights."""
+def draw_latents(moments: Float[Array, "*lead moments"], key: Key[Array, ""]) -> Float[Array, "*lead moments//2"]:
+    """A sample of the posterior as the model's latents; cached moments need no weights."""
     mean, std = posterior(moments)
     return LATENT_SCALE * (mean + std * jax.random.normal(key, mean.shape))
 
 
-def _conv(features: int, size: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+def _conv(features: int, size: int, dtype: DTypeLike, name: str) -> nn.Conv:
     return nn.Conv(features, (size, size), padding=size // 2, dtype=dtype, name=name)
 
 
-def _norm(dtype: jnp.dtype, name: str) -> nn.GroupNorm:
+def _norm(dtype: DTypeLike, name: str) -> nn.GroupNorm:
     return nn.GroupNorm(NORM_GROUPS, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
@@ -73,11 +80,10 @@ class ResidualBlock(nn.Module):
     """Norm, swish and convolution, twice, beside a shortcut."""
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, h, w, features]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:
         h = _conv(self.features, 3, self.dtype, "conv1")(nn.swish(_norm(self.dtype, "norm1")(x)))
         h = _conv(self.features, 3, self.dtype, "conv2")(nn.swish(_norm(self.dtype, "norm2")(h)))
         if x.shape[-1] != self.features:
@@ -88,11 +94,10 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all positions."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> the same."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         batch, height, width, channels = x.shape
         normed = _norm(self.dtype, "norm")(x)
         tokens = (batch, height * width, 1, channels)
@@ -104,12 +109,12 @@ class AttentionBlock(nn.Module):
 
 
 class _Middle(nn.Module):
-    """The part between the levels and the latent, the same in both halves."""
+    """The part between the levels and the latent; both halves have one."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         channels = x.shape[-1]
         x = ResidualBlock(channels, self.dtype, name="block1")(x)
         x = AttentionBlock(self.dtype, name="attention")(x)
@@ -122,8 +127,7 @@ class Encoder(nn.Module):
     config: Kl16Config
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, image channels] -> [b, h / factor, w / factor, 2 * latent channels]."""
+    def __call__(self, x: Float[Array, "b height width channels"]) -> Float[Array, "b h w moments"]:
         c = self.config
         dtype = jnp.dtype(c.dtype)
         x = _conv(c.width, 3, dtype, "conv_in")(x.astype(dtype))
@@ -133,7 +137,7 @@ class Encoder(nn.Module):
                 if level in c.attention_levels:
                     x = AttentionBlock(dtype, name=f"level{level}_attention{block}")(x)
             if level < len(c.multipliers) - 1:
-                # The reference pads at the bottom and right only, where "SAME" and a padding of 1 do not.
+                # The release pads only at the bottom and right; "SAME" and a padding of 1 do not.
                 down = nn.Conv(
                     x.shape[-1], (3, 3), 2, padding=((0, 1), (0, 1)), dtype=dtype, name=f"level{level}_downsample"
                 )
@@ -143,13 +147,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents, after `post_quant_conv`, -> images."""
+    """Latents (after `post_quant_conv`) -> images."""
 
     config: Kl16Config
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, latent channels] -> [b, h * factor, w * factor, image channels]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b height width channels"]:
         c = self.config
         dtype = jnp.dtype(c.dtype)
         x = _conv(c.width * c.multipliers[-1], 3, dtype, "conv_in")(x)
@@ -164,20 +167,19 @@ class Decoder(nn.Module):
 
 
 class Kl16Autoencoder(nn.Module):
-    """Both halves, unscaled latents."""
+    """Both halves, with unscaled latents."""
 
     config: Kl16Config
 
     def setup(self) -> None:
-        """Names the four parts."""
         c = self.config
         dtype = jnp.dtype(c.dtype)
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         self.quant_conv = nn.Conv(2 * c.latent_channels, (1, 1), dtype=dtype)
         self.post_quant_conv = nn.Conv(c.latent_channels, (1, 1), dtype=dtype)
 
-    def moments(self, images: Array) -> Array:
-        """[b, height, width, channels] in [-1, 1] -> means and log-variances [b, h, w, 2 * channels], float32.
+    def moments(self, images: Float[Array, "b height width channels"]) -> Float[Array, "b h w moments"]:
+        """Images in [-1, 1] -> means, then log-variances, in float32.
 
         Raises:
             ValueError: the sides are not multiples of the factor, or the channels are not the configured ones.
@@ -191,12 +193,12 @@ class Kl16Autoencoder(nn.Module):
             )
         return self.quant_conv(self.encoder(images)).astype(jnp.float32)
 
-    def decode(self, latents: Array) -> Array:
-        """[b, h, w, channels] -> images [b, h * factor, w * factor, channels], float32, not clipped."""
+    def decode(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b height width channels"]:
+        """Images in float32, not clipped."""
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
-    def __call__(self, images: Array) -> Array:
-        """Reconstruction by the mode: touches every parameter, for `init`."""
+    def __call__(self, images: Float[Array, "b height width channels"]) -> Float[Array, "b height width channels"]:
+        """Reconstructs from the mode. It touches every parameter, for `init`."""
         return self.decode(posterior(self.moments(images)).mean)
 
 
@@ -207,31 +209,33 @@ class Kl16Tokenizer:
     A pytree: pass it to a jitted function as an argument, so that its weights are not compiled in as constants.
     """
 
-    params: dict
+    params: FrozenParams
     config: Kl16Config = struct.field(pytree_node=False, default=Kl16Config())
-    slice_size: int = struct.field(pytree_node=False, default=32)  # images of a shard at once: bounds the memory
+    slice_size: int = struct.field(pytree_node=False, default=32)  # images of a device at once: bounds the memory
 
-    def moments(self, images: Array) -> Array:
-        """Images [..., height, width, channels] in [-1, 1] -> unscaled moments [..., h, w, 2 * latent channels]."""
+    def moments(self, images: Float[Array, "*lead height width channels"]) -> Float[Array, "*lead h w moments"]:
+        """Images in [-1, 1] -> unscaled moments: means, then log-variances."""
         return self._apply(Kl16Autoencoder.moments, images)
 
-    def mean(self, moments: Array) -> Array:
-        """The mean of the posterior, scaled: [..., h, w, 2 * latent channels] -> [..., h, w, latent channels]."""
+    def mean(self, moments: Float[Array, "*lead h w moments"]) -> Float[Array, "*lead h w moments//2"]:
+        """The mean of the posterior, scaled."""
         return LATENT_SCALE * posterior(moments).mean
 
-    def draw(self, moments: Array, key: Array) -> Array:
-        """A sample of the posterior, scaled: [..., h, w, 2 * latent channels] -> [..., h, w, latent channels]."""
+    def draw(
+        self, moments: Float[Array, "*lead h w moments"], key: Key[Array, ""]
+    ) -> Float[Array, "*lead h w moments//2"]:
+        """A sample of the posterior, scaled."""
         return draw_latents(moments, key)
 
-    def decode(self, latents: Array) -> Array:
-        """Scaled latents [..., h, w, latent channels] -> images [..., height, width, channels], not clipped."""
+    def decode(self, latents: Float[Array, "*lead h w c"]) -> Float[Array, "*lead height width channels"]:
+        """Scaled latents -> images, not clipped."""
         return self._apply(Kl16Autoencoder.decode, latents / LATENT_SCALE)
 
-    def _apply(self, method: Callable[[Kl16Autoencoder, Array], Array], x: Array) -> Array:
+    def _apply(
+        self, method: Callable[[Kl16Autoencoder, Array], Array], x: Float[Array, "*lead rows columns features"]
+    ) -> Float[Array, "*lead out_rows out_columns out_features"]:
         *lead, height, width, channels = x.shape
         rows = x.reshape(math.prod(lead), height, width, channels)
-        network = Kl16Autoencoder(self.config)
-        out = map_slices(
-            lambda part: network.apply({"params": self.params}, part, method=method), rows, self.slice_size
-        )
+        network = nn.apply(method, Kl16Autoencoder(self.config))
+        out = map_slices(lambda part: network({"params": self.params}, part), rows, self.slice_size)
         return out.reshape(*lead, *out.shape[1:])

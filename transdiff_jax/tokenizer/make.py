@@ -1,4 +1,4 @@
-"""From a configuration to its tokenizer."""
+"""Makes the tokenizer that a configuration names."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def make_tokenizer(config: Config) -> Tokenizer:
     """The tokenizer that a configuration names.
 
     Raises:
-        UserError: its weights cannot be used, or are of other images or latents.
+        UserError: its weights cannot be used, or do not fit the configured images or latents.
     """
     if config.tokenizer.kind == "pixels":
         return PixelTokenizer(config.tokenizer.patch)
@@ -25,8 +25,8 @@ def _make_kl16(config: Config) -> Kl16Tokenizer:
     c = config.tokenizer
     if not c.weights:
         raise UserError(
-            "config.tokenizer.weights (in cli.sample --tokenizer) must name a folder with KL-16 weights, made by "
-            "cli.convert --kind=kl16"
+            "config.tokenizer.weights (in transdiff sample: --tokenizer) must name a folder with KL-16 weights; make "
+            "one with transdiff convert --kind=kl16"
         )
     tokenizer = load_tokenizer(Path(c.weights), c.dtype, c.slice_size)
     for name, wanted, found in (

@@ -1,11 +1,10 @@
 """The tokenizer without a network: a square of pixels is one latent position."""
 
-import jax
 from flax import struct
+from jax import Array
+from jaxtyping import Float, Key
 
 from transdiff_jax.nn.patches import patchify, unpatchify
-
-Array = jax.Array
 
 
 @struct.dataclass
@@ -14,19 +13,19 @@ class PixelTokenizer:
 
     patch: int = struct.field(pytree_node=False)
 
-    def moments(self, images: Array) -> Array:
-        """Images [..., height, width, channels] -> [..., height / patch, width / patch, channels * patch**2]."""
+    def moments(self, images: Float[Array, "*lead height width channels"]) -> Float[Array, "*lead h w c"]:
+        """One latent position for each square of `patch` x `patch` pixels."""
         return patchify(images, self.patch)
 
-    def mean(self, moments: Array) -> Array:
+    def mean(self, moments: Float[Array, "*lead h w c"]) -> Float[Array, "*lead h w c"]:
         """The moments themselves."""
         return moments
 
-    def draw(self, moments: Array, key: Array) -> Array:
-        """The moments themselves: they leave nothing to chance."""
+    def draw(self, moments: Float[Array, "*lead h w c"], key: Key[Array, ""]) -> Float[Array, "*lead h w c"]:
+        """The moments themselves, because nothing is random."""
         del key
         return moments
 
-    def decode(self, latents: Array) -> Array:
+    def decode(self, latents: Float[Array, "*lead h w c"]) -> Float[Array, "*lead height width channels"]:
         """The inverse of `moments`."""
         return unpatchify(latents, self.patch)

@@ -1,4 +1,4 @@
-"""Training a run: objective, state, step, averages, optimizer, fine-tuning, and the loop around them."""
+"""Training: state, step, averages, optimizer, fine-tuning, and the loop around them."""
 
 from etils import epy
 

@@ -1,36 +1,46 @@
 """Watches the steps of a run for losses and gradients that are not finite."""
 
 import collections
-from typing import Any
 
 import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.training.step import Metrics
 
-# How many steps the check of a step's finiteness lags behind its dispatch, so that the device never waits for it.
+# A step is checked this many steps after its dispatch, so that the device never waits for the check.
 CHECK_LAG = 2
 
 
 class FiniteWatch:
-    """Reports skipped steps with the records of their batch, and stops a run that no longer learns."""
+    """Logs skipped steps with the records of their batch, and stops a run that no longer learns."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._pending: collections.deque[tuple[int, dict[str, Any], np.ndarray]] = collections.deque()
+        self._pending: collections.deque[tuple[int, Metrics, np.ndarray]] = collections.deque()
 
-    def add(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
-        """Notes step number `step` (from 1) and looks at those that are old enough to be computed."""
+    def add(self, step: int, metrics: Metrics, indices: Int[np.ndarray, "..."]) -> None:
+        """Notes a step, and checks the step that is old enough to be computed.
+
+        Args:
+            step: its number, from 1.
+            metrics: of the step.
+            indices: of the records in its batch.
+
+        Raises:
+            UserError: too many steps in a row were not finite.
+        """
         self._pending.append((step, metrics, indices))
         if len(self._pending) > CHECK_LAG:
             self._check(*self._pending.popleft())
 
     def finish(self) -> None:
-        """Looks at all steps noted so far."""
+        """Checks all steps noted so far; raises like `add`."""
         while self._pending:
             self._check(*self._pending.popleft())
 
-    def _check(self, step: int, metrics: dict[str, Any], indices: np.ndarray) -> None:
+    def _check(self, step: int, metrics: Metrics, indices: np.ndarray) -> None:
         if metrics["finite"]:
             return
         loss, norm, streak = float(metrics["loss"]), float(metrics["gradient_norm"]), int(metrics["skipped_in_a_row"])
@@ -40,5 +50,5 @@ class FiniteWatch:
             raise UserError(
                 f"training stopped at step {step}: loss or gradient norm was not finite in each of the last {streak} "
                 f"steps, since step {step - streak + 1} (config.train.max_nonfinite_steps={self._limit}); lower "
-                "config.optimizer.learning_rate or look at the records named above"
+                "config.optimizer.learning_rate or check the records named above"
             )

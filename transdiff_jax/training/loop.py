@@ -1,7 +1,7 @@
 """The training loop: restore or start, step, watch, log, save; safe to kill at any moment.
 
-Invariant: a checkpoint of step n holds the state after n batches and a data iterator that stands behind n batches,
-so a resumed run computes what the undisturbed run would have computed.
+Invariant: a checkpoint of step n holds the state after n batches and a data iterator that has returned n batches, so a
+resumed run computes what an undisturbed run would have computed.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from transdiff_jax.model.params import init_sharded_params
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
 from transdiff_jax.parallel.progress import Progress
-from transdiff_jax.sampling.sampler import make_sampler
+from transdiff_jax.sampling.sampler import Sampler, make_sampler
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer
 from transdiff_jax.training.state import TrainState, abstract_state, create_state
-from transdiff_jax.training.step import TIMESTEP_BUCKETS, make_train_step
+from transdiff_jax.training.step import TIMESTEP_BUCKETS, Metrics, make_train_step
 from transdiff_jax.training.stop import StopRequest
 from transdiff_jax.training.training_scores import TrainingScores
 
@@ -55,7 +55,7 @@ def train(config: Config | Mapping[str, Any] | str | Path, workdir: str | Path) 
         workdir: folder of the run.
 
     Raises:
-        UserError: the configuration, the data or the checkpoints do not fit each other, a save failed, or too many
+        UserError: the configuration, the data and the checkpoints do not fit each other, a save failed, or too many
             steps in a row were not finite.
     """
     config, workdir = as_config(config), Path(workdir).expanduser()
@@ -86,7 +86,7 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
 
 
 def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:
-    """The state to go on from, with `data` moved to its place, and the seconds trained so far."""
+    """The state to continue from and the seconds trained so far; moves `data` to the matching place."""
     step = store.newest_intact()
     if step is not None:
         record = store.read_record(step)
@@ -107,7 +107,7 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
     return create_state(config, mesh, params), 0.0
 
 
-# What a checkpoint's content depends on; other fields of these sections, and all other sections, may change.
+# Fields that decide the content of a checkpoint; the other fields of these sections and all other sections may change.
 _FIXED = {
     "model": {field.name for field in dataclasses.fields(ModelConfig)}
     - {"dtype", "remat", "attention", "dropout", "label_dropout"},
@@ -116,14 +116,14 @@ _FIXED = {
 
 
 def _check_same_run(saved: Config, asked: Config, folder: Path) -> None:
-    """Refuses to resume another state; says aloud what else has changed, since the run goes on differently."""
+    """Refuses to resume another state, and warns of other changes, because they change how the run continues."""
     old, new = (flatten_dict(config.to_dict(), sep=".") for config in (saved, asked))
     for path in (name for name in new if old[name] != new[name]):
         section, _, name = path.partition(".")
         if name in _FIXED.get(section, ()):
             raise UserError(
-                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another workdir, or "
-                "that value"
+                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another workdir or that "
+                "value"
             )
         logging.warning("resuming with config.%s changed from %s to %s", path, old[path], new[path])
 
@@ -145,11 +145,11 @@ class _Run:
         self.seconds_before, self.started = seconds, time.monotonic()
         self.workdir, self.writer = workdir, make_writer(workdir)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
-        self.metrics: list[dict[str, Any]] = []  # since the last time they were logged
+        self.metrics: list[Metrics] = []  # of the steps since the last log
         self.ema_distance = jax.jit(relative_distance)
         self.scores = TrainingScores(config, mesh, workdir) if config.eval.every else None
         samples = config.train.sample_every or config.eval.every
-        self.sampler = make_sampler(config, mesh) if samples else None  # shared by grids and scores: compiled once
+        self.sampler = make_sampler(config, mesh) if samples else None  # shared by grids and scores: it compiles once
 
     def train(self, state: TrainState) -> None:
         first, last = int(state.step), self.config.train.steps
@@ -183,24 +183,25 @@ class _Run:
         c = self.config.train
         if step % c.log_every == 0 or step == c.steps:
             self._log(step, state)
-        if c.sample_every and step % c.sample_every == 0:
-            self._log_samples(step, state)
+        if self.sampler is not None and c.sample_every and step % c.sample_every == 0:
+            self._log_samples(step, state, self.sampler)
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
-        if self.scores is not None and step % self.config.eval.every == 0:  # after the save: scoring is slow
+        # After the save, because scoring is slow.
+        if self.sampler is not None and self.scores is not None and step % self.config.eval.every == 0:
             self.writer.write_scalars(step, self.scores(step, state.ema[0], self.sampler, self.stop.reached))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
     def _save(self, step: int, state: TrainState) -> None:
-        # A state that is only skipped steps away from failing must not be hidden behind the lag.
+        # The watch lags behind. It catches up here, so that a run that must stop does not save first.
         self.watch.finish()
         record = RunRecord(self.config, self.data.get_state(), self._seconds(), self.data.class_names)
         self.store.save(step, state, record)
 
     def _log(self, step: int, state: TrainState) -> None:
-        """Means over the steps since the last log; the loss of a timestep bucket over the pairs that fell into it."""
+        """Logs means over the steps since the last log; a timestep bucket's loss is the mean over its own pairs."""
         history = jax.device_get(self.metrics)
         self.metrics = []
         finite = [entry for entry in history if entry["finite"]]
@@ -218,13 +219,13 @@ class _Run:
             scalars[f"ema_distance/{rate}"] = self.ema_distance(average, state.params)
         self.writer.write_scalars(step, {name: float(value) for name, value in scalars.items()})
 
-    def _log_samples(self, step: int, state: TrainState) -> None:
-        """A grid of samples of the first average, one row for each of the first classes."""
+    def _log_samples(self, step: int, state: TrainState, sampler: Sampler) -> None:
+        """Logs a grid of samples of the first average, one row for each of the first classes."""
         count = self.config.sampling.batch_size
         columns = min(GRID_COLUMNS, count)
         rows = min(self.config.model.num_classes, count // columns)
         labels = np.minimum(np.arange(count) // columns, rows - 1)
-        samples = self.sampler(state.ema[0], labels, self.config.seed, np.arange(count))
+        samples = sampler(state.ema[0], labels, self.config.seed, np.arange(count))
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
         self.writer.write_images(step, {"samples": picture})

@@ -1,4 +1,4 @@
-"""Where numbers and pictures of a run go: the console, metrics.jsonl and TensorBoard, behind clu's interface."""
+"""Writers of a run's numbers and images, to metrics.jsonl and TensorBoard, with clu's interface."""
 
 import importlib
 import json
@@ -6,22 +6,28 @@ import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
+from jaxtyping import UInt8
 
 from transdiff_jax.parallel.processes import is_first
+
+
+class _NoSummaryWriter(types.ModuleType):
+    """Stands in for the module of clu's event writer."""
+
+    SummaryWriter = None
 
 
 def _load_clu_writers() -> types.ModuleType:
     """`clu.metric_writers` without its event writer, for which clu imports TensorFlow.
 
-    That module's place is held by an empty one while clu loads. Afterwards clu is as if it had not been loaded: a host
-    program that imports it gets it whole.
+    A stub stands in for the event writer's module while clu loads. Afterwards clu counts as not loaded, so that a host
+    program that imports it gets all of it.
     """
     before = set(sys.modules)
-    stub = types.ModuleType("clu.metric_writers.summary_writer")
-    stub.SummaryWriter = None
+    stub = _NoSummaryWriter("clu.metric_writers.summary_writer")
     sys.modules.setdefault(stub.__name__, stub)
     writers = importlib.import_module("clu.metric_writers")
     for name in {name for name in sys.modules if name.partition(".")[0] == "clu"} - before:
@@ -35,27 +41,31 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class _ScalarAndImageWriter(metric_writers.MetricWriter):
-    """A writer for the two kinds of summaries that this package makes; the other kinds raise."""
+    """A writer of scalars and images, the two kinds that this package uses; the other kinds raise a TypeError."""
 
     def _unsupported(self, kind: str) -> None:
         raise TypeError(f"{type(self).__name__} does not write {kind}")
 
-    def write_summaries(self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
+    def write_summaries(
+        self, step: int, values: Mapping[str, object], metadata: Mapping[str, object] | None = None
+    ) -> None:
         self._unsupported("summaries")
 
-    def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
+    def write_videos(self, step: int, videos: Mapping[str, object]) -> None:
         self._unsupported("videos")
 
-    def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
+    def write_audios(self, step: int, audios: Mapping[str, object], *, sample_rate: int) -> None:
         self._unsupported("audios")
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         self._unsupported("texts")
 
-    def write_histograms(self, step: int, arrays: Mapping[str, Any], num_buckets: Any = None) -> None:
+    def write_histograms(
+        self, step: int, arrays: Mapping[str, object], num_buckets: Mapping[str, int] | None = None
+    ) -> None:
         self._unsupported("histograms")
 
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+    def write_hparams(self, hparams: Mapping[str, object]) -> None:
         self._unsupported("hyperparameters")
 
 
@@ -63,16 +73,16 @@ class TensorBoardWriter(_ScalarAndImageWriter):
     """Event files for TensorBoard, without TensorFlow."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter  # it loads PyTorch where there is one, which takes seconds
+        from tensorboardX import SummaryWriter  # it loads PyTorch if installed, which takes seconds
 
         self._events = SummaryWriter(str(folder), flush_secs=10)
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         for name, value in scalars.items():
             self._events.add_scalar(name, float(value), step)
 
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Each uint8 [height, width, 1 or 3]."""
+    def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "height width channels"]]) -> None:
+        """Writes images with 1 or 3 channels."""
         for name, image in images.items():
             self._events.add_image(name, image, step, dataformats="HWC")
 
@@ -84,7 +94,7 @@ class TensorBoardWriter(_ScalarAndImageWriter):
 
 
 class JsonLinesWriter(_ScalarAndImageWriter):
-    """One JSON object a line: {"step": …, metric: value, …}; pictures are left to the event file."""
+    """One JSON object per line: {"step": …, metric: value, …}; it skips images, which the event file holds."""
 
     def __init__(self, path: Path) -> None:
         cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
@@ -92,12 +102,12 @@ class JsonLinesWriter(_ScalarAndImageWriter):
         if cut_off:
             self._file.write("\n")
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         values = {name: float(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
 
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "height width channels"]]) -> None:
         pass
 
     def flush(self) -> None:
@@ -108,7 +118,7 @@ class JsonLinesWriter(_ScalarAndImageWriter):
 
 
 def make_writer(workdir: Path) -> metric_writers.MetricWriter:
-    """All destinations of one run, none in processes but the first; writing happens in a background thread."""
+    """All destinations of a run in the first process, none in the others; a background thread writes."""
     writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)] if is_first() else []
     return metric_writers.AsyncMultiWriter(writers)
 
@@ -116,8 +126,8 @@ def make_writer(workdir: Path) -> metric_writers.MetricWriter:
 def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric of a metrics.jsonl.
 
-    A resumed run writes the steps after its checkpoint again: the last line of a step counts. (Its first values may be
-    means over fewer steps, where the checkpoint lay between two logs.) A line cut off by a kill is passed over.
+    A resumed run writes the steps after its checkpoint again, so the last line of a step counts. If the checkpoint lay
+    between two logs, its first values are means over fewer steps. A line that a kill cut off is skipped.
     """
     values: dict[int, float] = {}
     for line in path.read_text().splitlines():

@@ -1,16 +1,15 @@
 """AdamW as TransDiff is trained: decay and freezing by parameter path, global-norm clip, warm-up."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from transdiff_jax.config import Config
+from transdiff_jax.model.params import Params
 from transdiff_jax.training.parameter_rules import Rules, apply_rules
 
-# What the release decays: everything of two or more dimensions outside the diffusion decoder. Written by path,
-# since layers are stacked here and a bias has two dimensions too.
+# The release decays every parameter with two or more dimensions outside the diffusion decoder. Here layers are stacked,
+# so a bias has two dimensions too: the rules go by path instead.
 DECAY_RULES: Rules = (
     (r"decoder/.*", False),
     (r"encoder/.*bias", False),
@@ -26,7 +25,7 @@ TRAINED_RULES: dict[str, Rules] = {
 
 
 def make_schedule(config: Config) -> optax.Schedule:
-    """Learning rate of update number n: linear from 0 over the warm-up, then constant, or cosine to 0."""
+    """The learning rate of update n: linear from 0 over the warm-up, then constant or cosine to 0."""
     c = config.optimizer
     peak = c.learning_rate * (config.train.batch_size / 256 if c.scale_with_batch else 1)
     after = {
@@ -38,10 +37,10 @@ def make_schedule(config: Config) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, c.warmup_steps), after], [c.warmup_steps])
 
 
-def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
-    """The optimizer of a run; `params` (abstract will do) decide what decays and what is frozen.
+def make_optimizer(config: Config, params: Params) -> optax.GradientTransformation:
+    """The optimizer of a run; the paths of `params`, which may be abstract, decide what decays and what is frozen.
 
-    Frozen parameters have no optimizer state and get no update, decay included.
+    Frozen parameters have no optimizer state and get no update, not even decay.
     """
     c = config.optimizer
     params = nn.unbox(params)

@@ -1,27 +1,31 @@
-"""Decisions about parameters by their path, proven to cover every parameter."""
+"""Decisions about parameters by their path, with a check that they cover every parameter."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.tree_util import KeyPath
 
-Rules = Sequence[tuple[str, Any]]  # (regular expression of the whole path, value); the first match decides
+from transdiff_jax.model.params import Params
+
+Decision = bool | str
+Rules = Sequence[tuple[str, Decision]]  # (regular expression of the whole path, decision); the first match decides
 
 
-def path_name(path: tuple) -> str:
+def path_name(path: KeyPath) -> str:
     """A tree path as "encoder/blocks/mlp/up/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def apply_rules(rules: Rules, params: Any) -> Any:
-    """A tree like `params` (unboxed) with the value of the first rule that matches each path.
+def apply_rules(rules: Rules, params: Params) -> dict[str, Any]:
+    """A tree like `params` (unboxed) that holds the decision of the first rule that matches each path.
 
     Raises:
-        ValueError: a parameter that no rule matches.
+        ValueError: no rule matches a parameter.
     """
 
-    def decide(path: tuple, _: Any) -> Any:
+    def decide(path: KeyPath, _: Any) -> Decision:
         name = path_name(path)
         for pattern, value in rules:
             if re.fullmatch(pattern, name):

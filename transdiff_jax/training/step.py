@@ -1,12 +1,13 @@
-"""The jitted training step: loss, gradients over micro-batches, update, EMA; non-finite steps change nothing."""
+"""The jitted training step: loss, gradients over micro-batches, update, EMA. Non-finite steps change nothing."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 from jax.sharding import Mesh
+from jaxtyping import Float, Int, Key, Shaped
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
@@ -23,31 +24,40 @@ from transdiff_jax.training.ema import update_ema
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
 
-Array = jax.Array
-# "label" [b], and "image" [b, num_images, height, width, channels] in [-1, 1] or "moments" [b, num_images, h, w, m]
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
+# "label" [b], and "image" [b, images, height, width, channels] in [-1, 1] or "moments" [b, images, h, w, m]
+Batch = dict[str, Shaped[Array, "b ..."]]
+Metrics = dict[str, Shaped[Array, "..."]]  # scalars, and vectors of TIMESTEP_BUCKETS
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
-TIMESTEP_BUCKETS = 4  # the loss is reported for each quarter of the path
+TIMESTEP_BUCKETS = 4  # the loss is also reported for each quarter of the path
 
 
 def loss_and_metrics(
     params: Params,
     model: TransDiff,
     config: Config,
-    latents: Array,
-    labels: Array,
+    latents: Float[Array, "b images h w c"],
+    labels: Int[Array, " b"],
     draws: LossDraws,
-    dropout_key: Array | None,
-) -> tuple[Array, Metrics]:
-    """The scalar that is minimised, and what it is made of."""
+    dropout_key: Key[Array, ""] | None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The loss to minimise, and metrics of its parts (paper, equations 3 to 6).
+
+    Args:
+        params: of the model.
+        model: both networks.
+        config: of the run.
+        latents: images of one class in each row, in the order of their sequence.
+        labels: the class of each row.
+        draws: times, noise and dropped labels.
+        dropout_key: None turns dropout off.
+    """
     losses = flow_matching_losses(
         model, params, latents, labels, draws, dropout_key=dropout_key, freeze_encoder=config.train.only == "decoder"
     )
     similarity, weight = losses.similarity, config.loss.diversity_weight
     if weight == 0:
-        similarity = jax.lax.stop_gradient(similarity)  # a metric alone: nothing goes back through it
+        similarity = jax.lax.stop_gradient(similarity)  # only a metric: no backward pass goes through it
     loss = jnp.mean(losses.flow) + (weight * similarity if weight else 0)
     bucket = draws.timesteps * TIMESTEP_BUCKETS // NUM_TIMESTEPS
     member = jax.nn.one_hot(bucket, TIMESTEP_BUCKETS)
@@ -65,27 +75,29 @@ def accumulated_gradients(
     params: Params,
     model: TransDiff,
     config: Config,
-    latents: Array,
-    labels: Array,
+    latents: Float[Array, "b images h w c"],
+    labels: Int[Array, " b"],
     draws: LossDraws,
-    dropout_key: Array,
+    dropout_key: Key[Array, ""],
 ) -> tuple[Params, Metrics]:
-    """Gradients and metrics of the whole batch, computed in `train.accumulation` micro-batches and averaged."""
+    """Gradients and metrics of the whole batch, averaged over `train.accumulation` micro-batches."""
     count = config.train.accumulation
     gradient = jax.grad(loss_and_metrics, has_aux=True)
 
-    def micro(index: Array, rows: tuple[Array, Array, LossDraws]) -> tuple[Params, Metrics]:
+    def micro(index: Int[Array, ""], rows: tuple[Array, Array, LossDraws]) -> tuple[Params, Metrics]:
         return gradient(params, model, config, *rows, jax.random.fold_in(dropout_key, index))
 
-    def split(x: Array) -> Array:
-        # Strided, so that every micro-batch is spread over all devices.
+    def split(x: Shaped[Array, "b ..."]) -> Shaped[Array, "count rows ..."]:
+        # Strided, so that each micro-batch covers all devices.
         return x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
 
     rows = (latents, labels, draws)
     if count == 1:
         return micro(jnp.zeros((), jnp.int32), rows)
 
-    def body(total: Any, inputs: tuple[Array, Any]) -> tuple[Any, None]:
+    def body(
+        total: tuple[Params, Metrics], inputs: tuple[Array, tuple[Array, Array, LossDraws]]
+    ) -> tuple[tuple[Params, Metrics], None]:
         return jax.tree.map(jnp.add, total, micro(*inputs)), None
 
     inputs = (jnp.arange(count), jax.tree.map(split, rows))
@@ -96,14 +108,15 @@ def accumulated_gradients(
 
 
 def apply_gradients(
-    state: TrainState, gradients: Params, loss: Array, config: Config
-) -> tuple[TrainState, dict[str, Array]]:
-    """One optimizer step and EMA update; with a non-finite loss or gradient norm all of it is left out."""
+    state: TrainState, gradients: Params, loss: Float[Array, ""], config: Config
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step and EMA update; a loss or gradient norm that is not finite leaves both out."""
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     optimizer = make_optimizer(config, state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    # pyrefly: ignore[bad-assignment]  # Optax returns the kind of tree that it is given, but annotates any tree
+    params: Params = optax.apply_updates(state.params, updates)
     ema = update_ema(state.ema, params, config.train.ema_rates)
     params, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
@@ -125,17 +138,21 @@ def apply_gradients(
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """The jitted step over the mesh: (state, global batch) -> (state, metrics). The input state is donated."""
+    """The jitted step on the mesh: (state, global batch) -> (state, metrics). It donates the input state.
+
+    Raises:
+        UserError: the tokenizer cannot be used, or the mesh cannot split the model or run its attention.
+    """
     tokenizer = replicate(make_tokenizer(config), mesh)
     jitted = jit_train_step(config, mesh)
     return lambda state, batch: jitted(state, batch, tokenizer)
 
 
 def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, Tokenizer], tuple[TrainState, Metrics]]:
-    """`make_train_step` before it has a tokenizer, which is an argument; it can be lowered for abstract arguments.
+    """Like `make_train_step`, but the tokenizer is an argument, so that it can be lowered for abstract arguments.
 
     Raises:
-        UserError: the mesh cannot split the model, or cannot run its attention.
+        UserError: the mesh cannot split the model or run its attention.
     """
     check_implementation(config.model, mesh, training=True)
     model = TransDiff(config.model)
@@ -147,7 +164,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         with axes.over(mesh):
-            # Cached moments spare the encoder.
+            # Cached moments save the tokenizer's encoder.
             moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
             latents = tokenizer.draw(moments, posterior_key)
             gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)

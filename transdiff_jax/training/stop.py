@@ -8,18 +8,19 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """Made by SIGTERM (preemption), however often it comes, or by a first Ctrl-C; a second one interrupts at once.
+    """A stop request comes from any SIGTERM (preemption) or the first Ctrl-C; a second Ctrl-C interrupts at once.
 
-    In a job of several processes one of them may get the signal, or all: JAX spreads the notice and names the question
-    that all have yet to ask (`transdiff_jax.distributed.join` with `stops_together`, whose handler of SIGTERM stays).
+    In a job of several processes, one process or all may receive the signal. JAX passes it on and names the question at
+    which all stop, one that none has asked yet (`transdiff_jax.parallel.job.join` with `stops_together`; its SIGTERM
+    handler stays installed).
     """
 
     def __init__(self) -> None:
-        self.cause: str | None = None  # once the place to stop at is reached
+        self.cause: str | None = None  # set when the place to stop at is reached
         self._signal_name: str | None = None
         self._questions = 0
         self._together = jax.process_count() > 1
-        numbers = (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT)
+        numbers: list[int] = [signal.SIGINT] if self._together else [signal.SIGTERM, signal.SIGINT]
         self._previous = {number: signal.getsignal(number) for number in numbers}
         for number in self._previous:
             signal.signal(number, self._handle)
@@ -32,7 +33,7 @@ class StopRequest:
                 signal.raise_signal(signal.SIGTERM)
 
     def reached(self) -> bool:
-        """Whether to stop here; every process asks at the same places, and all get the same answer at each."""
+        """Whether to stop here. All processes ask at the same places and get the same answers."""
         if not self._together:
             self.cause = self._signal_name
         elif self.cause is None:
@@ -42,6 +43,6 @@ class StopRequest:
         return self.cause is not None
 
     def restore(self) -> None:
-        """Puts the former signal handlers back."""
+        """Restores the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -1,8 +1,7 @@
-"""Scores of a model while it is trained."""
+"""Scores of a model during its training."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 from jax.sharding import Mesh
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.certificate import Certificate
 from transdiff_jax.evaluation.image_sets import ImageSet
 from transdiff_jax.evaluation.inception.weights import load_inception
 from transdiff_jax.evaluation.protocols import PROTOCOLS
@@ -27,7 +27,7 @@ CERTIFICATES = "evaluation"
 
 
 class TrainingScores:
-    """What `config.eval` asks for; its files are read at once, so that a missing one stops a run before it trains."""
+    """Scores as `config.eval` says. Reads its files at the start: a missing one stops a run before it trains."""
 
     def __init__(self, config: Config, mesh: Mesh, workdir: Path) -> None:
         """Reads the network and the reference.
@@ -35,43 +35,46 @@ class TrainingScores:
         Args:
             config: of the run.
             mesh: the devices.
-            workdir: the run, where the certificate of each step's scores goes: evaluation/<step>.json.
+            workdir: of the run; the certificate of each step goes into it, as evaluation/<step>.json.
 
         Raises:
-            UserError: a file that cannot be used.
+            UserError: a file cannot be used.
         """
         self._config, self._mesh, self._folder = config, mesh, workdir / CERTIFICATES
         inception = load_inception(Path(config.eval.inception).expanduser())
         self._extractor = make_extractor(inception.params, mesh, None)
-        self._inception = inception._replace(params={})  # the extractor has them, on the devices
+        self._inception = inception._replace(params={})  # the extractor holds them on the devices
         self._reference = load_reference(Path(config.eval.reference).expanduser(), self._extractor)
 
     def __call__(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> dict[str, float]:
-        """Scores of samples of an average, by the names under which they are logged; every process calls this.
+        """Scores samples of an average; every process calls this.
 
-        A model that cannot be scored now (its samples are not finite, for instance) is told in a warning and has no
-        scores: that is no reason to end its training.
+        A model that cannot be scored now, for instance because its samples are not finite, gets a warning and no
+        scores; its training continues.
 
         Args:
             step: of training.
             params: the average.
             sampler: of the run's configuration.
-            stopped: whether the job is to end, which scores must not hold up; the same in all processes.
+            stopped: whether the job must end, which scores must not delay; the same in all processes.
+
+        Returns:
+            The scores by the names under which they are logged.
 
         Raises:
             UserError: the certificate cannot be written.
         """
         protocol = PROTOCOLS[self._config.eval.protocol]
-        problem: object = None
+        certificate, problem = None, ""
         try:
             images = self._images(step, params, sampler, stopped)
             certificate = certify(images, self._reference, self._extractor, self._inception, protocol, self._mesh)
         except UserError as error:
-            problem = error
+            problem = str(error)
         if stopped():
-            problem = "the job is asked to end"
-        if problem is not None:
-            if is_first():  # it is the same in all
+            certificate, problem = None, "the job is asked to end"
+        if certificate is None:
+            if is_first():  # all processes have the same problem
                 logging.warning("step %d has no scores: %s", step, problem)
             return {}
         self._write(step, certificate)
@@ -89,7 +92,7 @@ class TrainingScores:
         request = SampleRequest(tuple(balanced_labels(c.eval.num_samples, c.model.num_classes)), c.seed)
         return sampled_images(weights, request, self._mesh, f"samples of step {step}", sampler, stopped)
 
-    def _write(self, step: int, certificate: dict[str, Any]) -> None:
+    def _write(self, step: int, certificate: Certificate) -> None:
         path = self._folder / f"{step}.json"
 
         def write() -> None:

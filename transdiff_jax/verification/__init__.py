@@ -1,4 +1,4 @@
-"""Our code against tensors of the release."""
+"""Checks our code against tensors that the release computed."""
 
 from etils import epy
 

@@ -1,20 +1,21 @@
-"""One comparison with the reference, and how far it may be off."""
+"""One comparison with the release, and the error that it may have."""
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-# Relative errors that float32 explains: of one pass, and of what feeds on itself (a trajectory, three training steps)
-# or sums over a batch (gradients).
+# Float32 explains relative errors up to these: of one pass, and of what feeds on itself (a trajectory, three training
+# steps) or sums over a batch (gradients).
 ONE_PASS = 1e-5
 MANY_PASSES = 1e-4
-# Of one tensor's gradient, relative to itself, however small it is beside the others.
+# The gradient of one tensor, relative to itself, however small it is beside the others.
 ONE_TENSOR = 1e-3
-# Of norms: the reference adds up a tensor's squares in float32, which is off by 1e-4 for a few million of them.
+# Norms: the release sums a tensor's squares in float32, which errs by 1e-4 for a few million of them.
 NORM = 1e-3
-# Of scores, which are computed in float64 from the same features.
+# Scores: both sides compute them in float64 from the same features.
 SCORE = 1e-6
 
 
@@ -24,29 +25,30 @@ class Check(NamedTuple):
     name: str
     relative_error: float
     tolerance: float
-    reason: str | None = None  # why there is nothing to compare, where there is not
+    reason: str | None = None  # why nothing could be compared; None where something was
 
     @property
     def ok(self) -> bool:
-        """Whether the error is within the tolerance; NaN is not."""
+        """Whether the error is within the tolerance; NaN never is."""
         return self.relative_error <= self.tolerance
 
 
-def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
-    """Norm of the difference over the norm of the reference, in float64; a reference of zeros must be met exactly.
+def relative_error(ours: ArrayLike, reference: ArrayLike) -> float:
+    """Norm of the difference over the norm of the reference, in float64.
 
-    A different shape is an infinite error: broadcasting would hide it, and raising would hide the other checks.
+    A reference of zeros must be met exactly. A different shape is an infinite error: broadcasting would hide it, and
+    raising would hide the other checks.
     """
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     if ours.shape != reference.shape:
         return math.inf
-    return _ratio(np.linalg.norm(ours - reference), np.linalg.norm(reference))
+    return _ratio(float(np.linalg.norm(ours - reference)), float(np.linalg.norm(reference)))
 
 
 def relative_error_of_all(ours: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
-    """The relative error of all of the reference's tensors as one vector.
+    """The relative error of all reference tensors as one vector.
 
-    Tensor by tensor: a full-size model in float64, and its difference, would fill the memory.
+    Goes tensor by tensor: in float64, a full-size model and its difference would fill the memory.
     """
     norms = []
     for name, tensor in reference.items():

@@ -1,4 +1,4 @@
-"""One golden file checked, whatever network it is of, and what came out as a record."""
+"""Checks one golden file, of any network, and returns a record."""
 
 import math
 from collections.abc import Callable
@@ -53,19 +53,21 @@ def verify(path: str | Path) -> dict[str, Any]:
     """Checks our code against a golden file.
 
     Returns:
-        A JSON value: "file", "max_relative_error", "checks" and "tolerances" by name, "failed" (names), "reasons"
-        (why, by name, of those that could not be made), "unchecked" (arrays of the file that no check read) and "ok".
-        An error that is not finite is null.
+        A JSON value: "file", "max_relative_error", "checks" and "tolerances" by name, "failed" (names), "reasons" (by
+        name, why a check could not be made), "unchecked" (arrays of the file that no check read) and "ok". An error
+        that is not finite is null.
 
     Raises:
-        UserError: no golden file, or of a network that there are no checks for.
+        UserError: the file is not a golden file, or holds a network that has no checks.
     """
     file = GoldenFile(path)
     shapes = file.weight_shapes()
     network = next((check for tensor, check in _NETWORKS.items() if tensor in shapes), None)
     if network is None:
-        raise UserError(f"{path} is of a network that there are no checks for; known by: {', '.join(_NETWORKS)}")
-    # Accelerators multiply float32 in fewer bits unless told not to.
+        raise UserError(
+            f"{path}: there are no checks for its network; name a file with a tensor {', '.join(_NETWORKS)}"
+        )
+    # By default, accelerators multiply float32 in fewer bits.
     with jax.default_matmul_precision("highest"):
         checks = network(file)
     return {

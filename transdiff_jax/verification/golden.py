@@ -1,47 +1,48 @@
-"""Golden files: tensors that the reference computed from weights that follow from their names.
+"""Golden files: tensors that the release computed from weights that follow from their names.
 
-Weights are not stored. Each follows from its reference name and the file's seed, so that a file of any size stays
-small and anybody can make the same weights: `rule_weight` is the whole rule (Inception has another, in inception.py).
+The weights are not stored. Each follows from its name in the release and the file's seed, so a file stays small however
+large the model, and anybody can make the same weights. `rule_weight` is the whole rule (Inception has its own, in
+inception_checks.py).
 """
 
 import json
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.torch_file import Shape
 
-# What NumPy, zipfile and our own reading of the two JSON texts raise of a damaged file, or of another one.
+# NumPy, zipfile and our reading of the two JSON texts raise these for a file that is damaged or not a golden file.
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError),
     *(zipfile.BadZipFile, zlib.error),
 )
 
-Shape = tuple[int, ...]
 Rule = Callable[[str, Shape, int], np.ndarray]  # name, shape and seed -> float32 of that shape
 
 
 def rule_uniform(name: str, shape: Shape, seed: int) -> np.ndarray:
-    """What every rule begins with: multiples of 1/1024 in [-1, 1), float64 of the tensor's shape."""
+    """Multiples of 1/1024 in [-1, 1), float64 of the tensor's shape. Every rule starts from them."""
     words = np.random.PCG64(zlib.crc32(name.encode()) + seed).random_raw(math.prod(shape))
     return (((words >> np.uint64(53)).astype(np.int64) - 1024) / 1024).reshape(shape)
 
 
 def matrix_scale(shape: Shape, gain: float) -> float:
-    """The power of two next to sqrt(gain / fan_in) of a matrix [out, in] or a convolution [out, in, height, width]."""
+    """The power of two next to sqrt(gain / fan_in) for a matrix [out, in] or a convolution [out, in, height, width]."""
     return 2.0 ** round(math.log2(math.sqrt(gain / math.prod(shape[1:]))))
 
 
 def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
-    """The weight of a reference tensor, float32, with few enough bits to be exact in any format.
+    """The weight of one of the release's tensors: float32, with few enough bits to be exact in any format.
 
-    A matrix (or convolution) is uniform with about the variance 1/fan_in, a norm's scale lies around 1, and
-    everything else is uniform in [-1/4, 1/4).
+    A matrix (or convolution) is uniform with a variance of about 1/fan_in, a norm's scale lies around 1, and everything
+    else is uniform in [-1/4, 1/4).
     """
     uniform = rule_uniform(name, shape, seed)
     if name.split(".")[-1] != "weight" or (len(shape) >= 2 and "class_emb" in name):
@@ -50,17 +51,17 @@ def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
         values = uniform * matrix_scale(shape, 3)
     else:
         values = 1 + uniform / 8
-    return np.asarray(values, np.float32)  # of no axes too, where arithmetic leaves a scalar
+    return np.asarray(values, np.float32)  # a tensor without axes too, for which arithmetic returns a scalar
 
 
 class GoldenFile:
-    """One golden `.npz`, its arrays read when asked for."""
+    """One golden `.npz`. Its arrays are read on demand."""
 
     def __init__(self, path: str | Path) -> None:
         """Opens a file.
 
         Raises:
-            UserError: there is no such file, or it is no golden file.
+            UserError: the file does not exist, or is not a golden file.
         """
         self.path = Path(path)
         try:
@@ -76,11 +77,11 @@ class GoldenFile:
             raise UserError(f"{path} is not a golden file, or is damaged: {error!r}") from None
 
     def __contains__(self, name: str) -> bool:
-        """Whether the file holds an array (or, ending in "/", any array below that name)."""
+        """Whether the file holds an array (or, if the name ends in "/", any array below it)."""
         return any(key.startswith(name) for key in self._arrays.files) if name.endswith("/") else name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """An array; half-precision inputs as float32, which is what the reference computed from them.
+        """An array. Half-precision inputs come as float32, in which the release computed.
 
         Raises:
             UserError: the file has no such array, or it is damaged.
@@ -95,34 +96,38 @@ class GoldenFile:
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
     def setting(self, name: str) -> Any:
-        """A field of the file's `config`."""
+        """A field of the file's `config`.
+
+        Raises:
+            UserError: the config has no such field.
+        """
         if name not in self.config:
             raise UserError(f"{self.path}: its config has no {name}")
         return self.config[name]
 
     def below(self, prefix: str) -> dict[str, np.ndarray]:
-        """All arrays whose name starts with `prefix`, by the rest of their name."""
+        """All arrays whose name starts with `prefix`, by the rest of the name."""
         return {key[len(prefix) :]: self[key] for key in self._arrays.files if key.startswith(prefix)}
 
     def unread(self) -> list[str]:
-        """Arrays that nobody has asked for: a check that forgets one would pass without it."""
+        """Names of the arrays that nobody has read: a check that forgets one would pass without it."""
         return sorted(self._unread)
 
     def weight_shapes(self) -> dict[str, Shape]:
-        """Shapes of the reference's tensors."""
+        """Shapes of the release's tensors, by name."""
         return dict(self._shapes)
 
     def names(self) -> list[str]:
-        """All arrays."""
+        """Names of all arrays."""
         return [name for name in self._arrays.files if name not in ("config", "torch_params")]
 
     def weights(self, rule: Rule = rule_weight) -> "RuleWeights":
-        """The reference's tensors."""
+        """The release's tensors, made by a rule."""
         return RuleWeights(self._shapes, self._seed, rule)
 
 
 class RuleWeights(Mapping[str, np.ndarray]):
-    """Tensors made when asked for: those of a full-size model need not be in memory at once."""
+    """Tensors made on demand, so that those of a full-size model need not be in memory at once."""
 
     def __init__(self, shapes: Mapping[str, Shape], seed: int, rule: Rule = rule_weight) -> None:
         self._shapes, self._seed, self._rule = shapes, seed, rule
@@ -130,7 +135,7 @@ class RuleWeights(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._rule(name, self._shapes[name], self._seed)
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Inception and the scores against a golden file: resize, features, FID, IS, precision and recall, KID."""
+"""Checks Inception and the scores against a golden file: resize, features, FID, IS, precision and recall, KID."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from transdiff_jax.convert.inception_names import name_table
 from transdiff_jax.convert.table import from_reference
@@ -15,19 +16,21 @@ from transdiff_jax.evaluation.inception.network import WIDTHS, InceptionV3
 from transdiff_jax.evaluation.inception.preprocess import preprocess, resize
 from transdiff_jax.evaluation.metrics import frechet_distance, inception_score, kernel_distance, precision_recall
 from transdiff_jax.evaluation.statistics import fit_gaussian
+from transdiff_jax.model.params import Params
+from transdiff_jax.storage.torch_file import Shape
 from transdiff_jax.verification.check import ONE_PASS, SCORE, Check, relative_error
-from transdiff_jax.verification.golden import GoldenFile, Shape, matrix_scale, rule_uniform, rule_weight
+from transdiff_jax.verification.golden import GoldenFile, matrix_scale, rule_uniform, rule_weight
 
-# The file's sets are small: torch-fidelity was told to draw fewer and smaller subsets than it does by default.
+# The file's sets are small, so torch-fidelity drew fewer and smaller subsets than by default.
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 20, 200
 _IMAGES = "/input/image_uint8"
 _GENERATED, _REAL, _LOGITS = "metrics/features_generated", "metrics/features_real", "metrics/logits"
 
 
 def inception_rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
-    """The weight of an Inception tensor, float32: `rule_weight` but for convolutions and variances.
+    """The weight of an Inception tensor, float32: `rule_weight`, except for convolutions and variances.
 
-    A convolution has more variance, since half of what it gives is lost to the ReLU; a variance lies in [1/2, 3/2).
+    A convolution has more variance, because the ReLU drops half of its output. A variance lies in [1/2, 3/2).
     """
     if name.endswith(".running_var"):
         return (1 + rule_uniform(name, shape, seed) / 2).astype(np.float32)
@@ -36,15 +39,15 @@ def inception_rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
     return rule_weight(name, shape, seed)
 
 
-def make_params(file: GoldenFile) -> dict:
-    """The network's parameters by the file's rule."""
+def make_params(file: GoldenFile) -> Params:
+    """The network's parameters, made by the rule of the file."""
     table = name_table(file.weight_shapes())
     params = from_reference(table, file.weights(inception_rule_weight), str(file.path))
     return jax.tree.map(jnp.asarray, params)
 
 
-def check_network(file: GoldenFile, params: dict) -> list[Check]:
-    """Resized pixels and all features, for every image size that the file has."""
+def check_network(file: GoldenFile, params: Params) -> list[Check]:
+    """Checks resized pixels and all features, for every image size in the file."""
     checks = []
     network = jax.jit(InceptionV3().apply)
     for section in [name.removesuffix(_IMAGES) for name in file.names() if name.endswith(_IMAGES)]:
@@ -61,7 +64,7 @@ def check_network(file: GoldenFile, params: dict) -> list[Check]:
 
 
 def _describe_resized(file: GoldenFile, corner: str, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What files keep of resized images, channels first: a corner of each, and its mean."""
+    """The parts of resized images that files keep, channels first: a corner of each, and its mean."""
     resized = np.asarray(jax.jit(resize)(images)).transpose(0, 3, 1, 2)
     height, width = file[corner].shape[2:] if corner in file else resized.shape[2:]
     return {
@@ -71,8 +74,8 @@ def _describe_resized(file: GoldenFile, corner: str, images: np.ndarray) -> dict
 
 
 def check_metrics(file: GoldenFile) -> list[Check]:
-    """Every score that the file has, from the file's features and logits; one that cannot be made has failed."""
-    scores: dict[str, tuple[tuple[str, ...], Callable[..., object]]] = {
+    """Checks every score in the file, from its features and logits. A score that cannot be computed fails."""
+    scores: dict[str, tuple[tuple[str, ...], Callable[..., ArrayLike]]] = {
         "fid": (
             (_GENERATED, _REAL),
             lambda generated, real: frechet_distance(fit_gaussian(generated, "generated"), fit_gaussian(real, "real")),
@@ -91,12 +94,12 @@ def check_metrics(file: GoldenFile) -> list[Check]:
     ]
 
 
-def _check_score(file: GoldenFile, name: str, inputs: tuple[str, ...], score: Callable[..., object]) -> Check:
+def _check_score(file: GoldenFile, name: str, inputs: tuple[str, ...], score: Callable[..., ArrayLike]) -> Check:
     missing = [array for array in inputs if array not in file]
     if missing:
         return Check(name, math.inf, SCORE, f"the file has no array {' and no '.join(missing)}")
     expected, arrays = file[name], [file[array] for array in inputs]
     try:
         return Check(name, relative_error(score(*arrays), expected), SCORE)
-    except UserError as error:  # too few images for this score say nothing about the others
+    except UserError as error:  # too few images for this score; the others still count
         return Check(name, math.inf, SCORE, str(error))

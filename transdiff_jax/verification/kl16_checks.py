@@ -1,4 +1,4 @@
-"""KL-16 against a golden file: encoding and decoding."""
+"""Checks KL-16 against a golden file: encoding and decoding."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from transdiff_jax.verification.golden import GoldenFile
 
 
 def make_tokenizer(file: GoldenFile) -> Kl16Tokenizer:
-    """The autoencoder that a golden file tests.
+    """The autoencoder of a golden file.
 
     Raises:
         UserError: the file's `config` contradicts its tensors.
@@ -34,7 +34,7 @@ def make_tokenizer(file: GoldenFile) -> Kl16Tokenizer:
 
 
 def check_autoencoder(file: GoldenFile, tokenizer: Kl16Tokenizer) -> list[Check]:
-    """Moments, mean and standard deviation of images; images of latents."""
+    """Checks moments, mean and standard deviation of images, and the images of latents."""
     ours = {}
     if "input/image" in file:
         moments = jax.jit(Kl16Tokenizer.moments)(tokenizer, _channels_last(file["input/image"]))

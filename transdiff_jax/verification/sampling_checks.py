@@ -1,8 +1,9 @@
-"""Sampled trajectories against a golden file, with the reference's noise."""
+"""Checks sampled trajectories against a golden file, with the release's noise."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from transdiff_jax.config import SamplingConfig
 from transdiff_jax.sampling.mrar import sample_latents
@@ -11,15 +12,13 @@ from transdiff_jax.verification.check import MANY_PASSES, Check, relative_error
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.transdiff_checks import Subject
 
-Array = jax.Array
-
 
 def check_sample(file: GoldenFile, subject: Subject, section: str) -> list[Check]:
-    """The last image of each sequence.
+    """Checks the last image of each sequence.
 
     Args:
         file: the golden file.
-        subject: made of it.
+        subject: its model and inputs.
         section: "sample_guided" or "sample_unguided".
     """
     steps, weight, drift_scale, noise_scale = file[f"{section}/settings"].tolist()
@@ -31,14 +30,19 @@ def check_sample(file: GoldenFile, subject: Subject, section: str) -> list[Check
     return [Check(name, relative_error(np.moveaxis(latents, -1, 1), file[name]), MANY_PASSES)]
 
 
-def given_noise(subject: Subject, config: SamplingConfig, initial: np.ndarray, step: np.ndarray) -> GivenNoise:
-    """The reference's noise as ours.
+def given_noise(
+    subject: Subject,
+    config: SamplingConfig,
+    initial: Float[np.ndarray, "b tokens c"],
+    step: Float[np.ndarray, "images*(steps-1) b tokens c"],
+) -> GivenNoise:
+    """The release's noise in our layout.
 
     Args:
-        subject: whose images it is for.
-        config: with the number of solver steps.
-        initial: [b, tokens, channels].
-        step: [images * (steps - 1), b, tokens, channels], image-major; the last interval has none.
+        subject: the model that it is for.
+        config: says the number of solver steps.
+        initial: at t = 1.
+        step: of the solver intervals, image-major. The last interval has none.
     """
     images = subject.model.config.num_images
     drawn = step.reshape(images, config.steps - 1, *step.shape[1:])

@@ -1,4 +1,4 @@
-"""Optimizer steps against a golden file: AdamW, clipping and the average, through the code that trains."""
+"""Checks optimizer steps against a golden file: AdamW, clipping and the average, through the code that trains."""
 
 import dataclasses
 from functools import partial
@@ -6,6 +6,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config, LossConfig, OptimizerConfig, TrainConfig
@@ -19,13 +21,11 @@ from transdiff_jax.verification.check import MANY_PASSES, NORM, Check, relative_
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.transdiff_checks import Subject, draws, meaningful
 
-Array = jax.Array
-
 
 def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
-    """As many steps as the file has draws for: loss and gradient norm of each, parameters and average after them.
+    """Checks the loss and gradient norm of each step that the file has draws for, then parameters and average.
 
-    Relative to the parameters themselves, as here, three steps of weight decay are below the tolerance.
+    These errors are relative to the parameters, a scale on which three steps of weight decay are below the tolerance.
     """
     measured, state = run_steps(file, subject)
     loss, norm = file["train/loss_and_grad_norm"].T
@@ -39,11 +39,11 @@ def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
     return checks
 
 
-def run_steps(file: GoldenFile, subject: Subject) -> tuple[np.ndarray, TrainState]:
-    """Loss and gradient norm of each step [steps, 2], and the state after the last."""
+def run_steps(file: GoldenFile, subject: Subject) -> tuple[Float[np.ndarray, "steps 2"], TrainState]:
+    """The loss and gradient norm of each step, and the state after the last."""
     config = _config(file, subject)
     state = jax.jit(partial(_start, config))(subject.params)
-    # The state is donated, as in training: a full-size model's moments are not held twice.
+    # The state is donated, as in training, so that a full-size model's moments are not held twice.
     train_step = jax.jit(partial(_train_step, config), donate_argnums=0)
     measured = []
     while f"train/noise_{len(measured)}" in file:
@@ -57,9 +57,9 @@ def run_steps(file: GoldenFile, subject: Subject) -> tuple[np.ndarray, TrainStat
 def trained_tensors(
     file: GoldenFile, subject: Subject, section: str, params: Params
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Ours and the reference's tensors, by the reference's names.
+    """Our tensors and the release's, by the release's names.
 
-    Those that the release never reads still decay there, and have no place in ours: they are left out.
+    Tensors that the release never reads still decay there, but have no place in ours: they are left out.
     """
     unused = {tensor.reference for tensor in subject.table.unused}
     reference = {name: tensor for name, tensor in file.below(f"{section}/").items() if name not in unused}
@@ -68,7 +68,7 @@ def trained_tensors(
 
 
 def _config(file: GoldenFile, subject: Subject) -> Config:
-    """The reference's training settings; its dropout was off."""
+    """The release's training settings; its dropout was off."""
     rate, beta1, beta2, weight_decay, clip_norm, ema_rate = file["train/settings"].tolist()
     optimizer = OptimizerConfig(
         learning_rate=rate,
@@ -87,7 +87,7 @@ def _config(file: GoldenFile, subject: Subject) -> Config:
 
 
 def _start(config: Config, params: Params) -> TrainState:
-    # A copy: the steps give their input's memory away, and other checks want the parameters as they are.
+    # A copy: the steps donate their input, and other checks read the parameters.
     return new_state(jax.tree.map(jnp.copy, params), config)
 
 

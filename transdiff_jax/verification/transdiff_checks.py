@@ -1,22 +1,25 @@
-"""TransDiff against a golden file: features, velocities, losses and gradients.
+"""Checks TransDiff against a golden file: features, velocities, losses and gradients.
 
-The file's tensors are NCHW, images before rows, and noise stands in the order in which the reference drew it; the
+The file's tensors are NCHW, with images before rows, and its noise is in the order in which the release drew it. The
 functions here bring them into our order.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
 
 from transdiff_jax.convert.table import NameTable, from_reference, to_reference
 from transdiff_jax.convert.transdiff_names import infer_model, name_table
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.loss import LossDraws, flow_matching_losses
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.storage.torch_file import Tensors
 from transdiff_jax.verification.check import (
     MANY_PASSES,
     NORM,
@@ -28,9 +31,6 @@ from transdiff_jax.verification.check import (
 )
 from transdiff_jax.verification.golden import GoldenFile
 
-Array = jax.Array
-Tensors = Mapping[str, np.ndarray]
-
 
 class Subject(NamedTuple):
     """The model and the inputs of a golden file, in our layout."""
@@ -38,13 +38,13 @@ class Subject(NamedTuple):
     model: TransDiff
     table: NameTable
     params: Params
-    latents: Array  # [b, num_images, h, w, channels]
-    labels: Array  # [b]
+    latents: Float[Array, "b images h w c"]
+    labels: Int[Array, " b"]
     pairs: int  # (time, noise) pairs of each latent in the losses
 
 
 def subject(file: GoldenFile) -> Subject:
-    """What a golden file tests.
+    """The model and the inputs of a golden file.
 
     Raises:
         UserError: the file's `config` contradicts its tensors.
@@ -75,15 +75,14 @@ def subject(file: GoldenFile) -> Subject:
 
 
 def _encode(model: TransDiff, params: Params, labels: Array, latents: Array) -> Array:
-    references = latents[:, :-1] if model.config.num_images > 1 else None
+    earlier = latents[:, :-1] if model.config.num_images > 1 else None
     null = jnp.zeros_like(labels, bool)
-    return model.apply({"params": params}, labels, null, references, method=TransDiff.encode).features
+    return applied(model, params, TransDiff.encode)(labels, null, earlier).features
 
 
 def _velocity(model: TransDiff, params: Params, features: Array, x_t: Array, timesteps: Array) -> Array:
-    variables = {"params": params}
-    keys_values = model.apply(variables, features, method=TransDiff.condition)
-    return model.apply(variables, x_t[:, None], timesteps[:, None], keys_values, method=TransDiff.velocity)[:, 0]
+    keys_values = applied(model, params, TransDiff.condition)(features)
+    return applied(model, params, TransDiff.velocity)(x_t[:, None], timesteps[:, None], keys_values)[:, 0]
 
 
 def _loss_and_gradient(
@@ -96,7 +95,7 @@ def _loss_and_gradient(
 
 
 def check_network(file: GoldenFile, subject: Subject) -> list[Check]:
-    """Semantic features and the velocity on them, in MRAR also from the first one, two and three groups."""
+    """Checks semantic features and the velocity on them; with MRAR also on the first one, two and three groups."""
     config = subject.model.config
     encode, velocity_of = jax.jit(_encode, static_argnums=0), jax.jit(_velocity, static_argnums=0)
     features = encode(subject.model, subject.params, subject.labels, subject.latents)
@@ -112,13 +111,18 @@ def check_network(file: GoldenFile, subject: Subject) -> list[Check]:
     return [Check(name, error, ONE_PASS) for name, error in errors.items()]
 
 
-def draws(subject: Subject, timesteps: np.ndarray, noise: np.ndarray, dropped: bool) -> LossDraws:
-    """The reference's draws of one loss as ours.
+def draws(
+    subject: Subject,
+    timesteps: Int[np.ndarray, " images*pairs*b"],
+    noise: Float[np.ndarray, "images*pairs*b tokens c"],
+    dropped: bool,
+) -> LossDraws:
+    """The release's draws of one loss in our layout.
 
     Args:
-        subject: whose batch and images they are for.
-        timesteps: [images * pairs * b], image-major, then pair, then row.
-        noise: likewise, [images * pairs * b, tokens, channels].
+        subject: the batch and images that they are for.
+        timesteps: by image, then pair, then row.
+        noise: in the same order.
         dropped: whether all labels are dropped.
     """
     batch, images = subject.latents.shape[:2]
@@ -131,11 +135,11 @@ def draws(subject: Subject, timesteps: np.ndarray, noise: np.ndarray, dropped: b
 
 
 def check_loss(file: GoldenFile, subject: Subject, section: str) -> list[Check]:
-    """A loss and its gradient.
+    """Checks a loss and its gradient.
 
     Args:
         file: the golden file.
-        subject: made of it.
+        subject: its model and inputs.
         section: "loss" (labels kept) or "loss_dropped" (all dropped).
     """
     given = draws(subject, file[f"{section}/timesteps"], file[f"{section}/noise"], section == "loss_dropped")
@@ -151,10 +155,9 @@ def check_loss(file: GoldenFile, subject: Subject, section: str) -> list[Check]:
 
 
 def compare_gradients(name: str, ours: Tensors, reference: Tensors) -> list[Check]:
-    """All tensors of the reference as one vector, and the worst one alone.
+    """Compares all tensors as one vector, and the worst tensor alone.
 
-    The one vector is what float32 can promise; the worst tensor shows a mistake in a small one, which the vector
-    would drown.
+    Float32 can promise the vector. The worst tensor shows a mistake in a small one, which the vector would drown.
     """
     ours, reference = meaningful(ours, reference), meaningful(reference, reference)
     errors = [relative_error(ours[key], reference[key]) for key in reference]
@@ -165,7 +168,7 @@ def compare_gradients(name: str, ours: Tensors, reference: Tensors) -> list[Chec
 
 
 def compare_norms(name: str, ours: Tensors, norms: Tensors) -> list[Check]:
-    """The norms of all tensors as one vector, and the worst one alone."""
+    """Compares the norms of all tensors as one vector, and the worst norm alone."""
     found = {key: np.linalg.norm(value.astype(np.float64)) for key, value in meaningful(ours, norms).items()}
     errors = [relative_error(norm, norms[key]) for key, norm in found.items()]
     together = relative_error(np.array([*found.values()]), np.array([norms[key] for key in found]))
@@ -173,10 +176,10 @@ def compare_norms(name: str, ours: Tensors, norms: Tensors) -> list[Check]:
 
 
 def meaningful(tensors: Tensors, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The named tensors without biases of attention keys.
+    """The named tensors without the biases of attention keys.
 
-    They add the same to all of a query's logits, which softmax does not see: their true gradient is zero, and what a
-    float32 gradient holds there is rounding noise.
+    Such a bias adds the same to all logits of a query, which softmax does not see. Its true gradient is zero, and a
+    float32 gradient holds rounding noise there.
     """
     kept = {name: tensors[name] for name in names if not name.endswith("attn2.wk.bias")}
     for name in kept:

@@ -149,9 +149,9 @@ def test_neighbours_in_the_space_of_semantic_features(source, run, mesh, tmp_pat
 def test_semantic_features_are_compiled_once_for_all_classes(source, run, mesh, tmp_path, monkeypatch):
     traced, apply = [], TransDiff.apply
 
-    def count(model, variables, *arguments, method):
+    def count(model, variables, *arguments, method, rngs):
         traced.append(method)
-        return apply(model, variables, *arguments, method=method)
+        return apply(model, variables, *arguments, method=method, rngs=rngs)
 
     monkeypatch.setattr(TransDiff, "apply", count)
     write_neighbour_groups(source, tmp_path / "a", 4, "error", features_of(run, mesh))

@@ -9,7 +9,7 @@ from transdiff_jax.evaluation.inception.preprocess import preprocess
 
 @pytest.fixture(scope="module")
 def params():
-    """Weights that keep the size of activations."""
+    """Weights that preserve the scale of activations."""
     draw = np.random.default_rng(0)
 
     def fill(path, leaf):
@@ -54,7 +54,7 @@ def test_spatial_features_are_seven_channels_of_the_one_by_one_branch_of_mixed_6
     assert branch.min() == 0 < branch.max()
     np.testing.assert_array_equal(features["spatial"].reshape(1, 17, 17, 7), branch[..., :7])
 
-    # The other means and sums, from the layers that they are named after.
+    # The other features, from the layers that they are named after.
     block = layers["mixed_6e"]["__call__"][0][0]
     np.testing.assert_allclose(features["768"], block.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(features["2048"], layers["mixed_7c"]["__call__"][0].mean((1, 2)), rtol=1e-5)

@@ -1,5 +1,6 @@
 """The embedded dataset: scikit-learn's 1,797 scanned digits as a TFDS dataset in ArrayRecord files."""
 
+import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import locked
 
 HELD_OUT_EVERY = 5  # every fifth scan is in the test split
 MAX_VALUE = 16  # of a scan's pixels
 LOCK = ".lock"
+
+
+def require_demo(*packages: str) -> None:
+    """Raises a UserError unless packages of the extra `demo` are installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"the digits need {package}, which is not installed: pip install 'transdiff_jax[demo]'")
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -38,8 +47,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, held_out: bool) -> Iterator[tuple[int, dict]]:
         from sklearn.datasets import load_digits  # slow to load, and needed once
 
-        scans = load_digits()
-        for index, (image, label) in enumerate(zip(scans.images, scans.target, strict=True)):
+        pixels, labels = load_digits(return_X_y=True)
+        for index, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), labels, strict=True)):
             if (index % HELD_OUT_EVERY == 0) == held_out:
                 # Encoded here: TFDS would need TensorFlow to encode an array.
                 file = io.BytesIO()
@@ -49,10 +58,15 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare_digits(directory: str) -> tfds.core.DatasetBuilder:
-    """The builder of the dataset, prepared in `directory` on first use, by one process while others wait for it."""
+    """The builder of the dataset. On first use one process prepares it in `directory`, and the others wait.
+
+    Raises:
+        UserError: it is not prepared yet, and scikit-learn is not installed.
+    """
     builder = Digits(data_dir=directory, file_format="array_record")
     if builder.is_prepared():
         return builder
+    require_demo("sklearn")
     root = Path(builder.data_path).parent
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK):

@@ -1,9 +1,9 @@
 """The Inception-v3 of published scores: the network of 2015 with 1008 logits.
 
-Published FIDs are made with this network alone. It differs from the Inception-v3 of the paper (arXiv 1512.00567) in two
-places: average pools leave the padding out of the mean, and the pool branch of the last block is a max pool.
-Frozen and float32: every product is pinned to the highest precision, which accelerators leave otherwise, because a
-score moves by more than its digits when features are rounded to bfloat16.
+All published FIDs use this network. It differs from the Inception-v3 of the paper (arXiv 1512.00567) in two places:
+average pools leave the padding out of the mean, and the pool branch of the last block is a max pool. It is frozen and
+float32. Every product is pinned to the highest precision, because accelerators default to less, and a score moves by
+more than its digits when features are rounded to bfloat16.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,17 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Shaped
 
 from transdiff_jax.evaluation.inception.preprocess import SIDE, preprocess
-
-Array = jax.Array
+from transdiff_jax.model.params import Params
 
 LOGITS = 1008
 NORM_EPSILON = 1e-3
 SPATIAL_CHANNELS = 7
-# Features by torch-fidelity's names, and "spatial": width of each.
+# Width of the features, by torch-fidelity's names and "spatial".
 WIDTHS = {
     "64": 64,
     "192": 192,
@@ -41,11 +43,11 @@ class ConvNorm(nn.Module):
     features: int
     size: Size = (1, 1)
     stride: int = 1
-    pad: bool = True  # keep the side (of stride 1); otherwise only whole windows count
+    pad: bool = True  # with stride 1, keep the size; otherwise only whole windows count
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, h', w', features]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b new_h new_w {self.features}"]:
+        """Applies the three in order."""
         shape = (*self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
@@ -70,13 +72,13 @@ def _max_pool(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 
-# A branch of a block: name of each convolution, its features, and the kernel where it is not 1 x 1.
+# A convolution of a branch: its name, features and kernel.
 Step = tuple[str, int, Size]
 _ONE, _THREE, _FIVE, _ROW, _COLUMN = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
 
 
 def _chain(x: Array, steps: Sequence[Step], shrink: bool = False) -> Array:
-    """Convolutions one after the other; the last one halves the side if asked to."""
+    """Convolutions one after the other; with `shrink`, the last one halves the side."""
     for number, (name, features, size) in enumerate(steps, start=1):
         halves = shrink and number == len(steps)
         x = ConvNorm(features, size, 2 if halves else 1, pad=not halves, name=name)(x)
@@ -84,7 +86,7 @@ def _chain(x: Array, steps: Sequence[Step], shrink: bool = False) -> Array:
 
 
 def _fork(x: Array, name: str) -> Array:
-    """A row and a column of three, side by side."""
+    """Kernels 1 x 3 and 3 x 1 on the same input, concatenated."""
     halves = ConvNorm(384, (1, 3), name=f"{name}a")(x), ConvNorm(384, (3, 1), name=f"{name}b")(x)
     return jnp.concatenate(halves, axis=-1)
 
@@ -95,8 +97,8 @@ class Block35(nn.Module):
     pool_features: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, h, w, 224 + pool_features]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w {224+self.pool_features}"]:
+        """Concatenates the four branches."""
         branches = (
             _chain(x, [("branch1x1", 64, _ONE)]),
             _chain(x, [("branch5x5_1", 48, _ONE), ("branch5x5_2", 64, _FIVE)]),
@@ -110,8 +112,8 @@ class Shrink35(nn.Module):
     """From 35 x 35 to 17 x 17 (Mixed_6a)."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, (h - 1) / 2, (w - 1) / 2, 480 + c]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b (h-1)//2 (w-1)//2 480+c"]:
+        """Concatenates the three branches."""
         double = [("branch3x3dbl_1", 64, _ONE), ("branch3x3dbl_2", 96, _THREE), ("branch3x3dbl_3", 96, _THREE)]
         branches = _chain(x, [("branch3x3", 384, _THREE)], shrink=True), _chain(x, double, shrink=True), _max_pool(x)
         return jnp.concatenate(branches, axis=-1)
@@ -123,8 +125,8 @@ class Block17(nn.Module):
     inner: int
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        """[b, h, w, c] -> the block's [b, h, w, 768], and its 1 x 1 branch alone [b, h, w, 192]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w 768"], Float[Array, "b h w 192"]]:
+        """The concatenated branches, and the 1 x 1 branch alone."""
         inner = self.inner
         single = [("branch7x7_1", inner, _ONE), ("branch7x7_2", inner, _ROW), ("branch7x7_3", 192, _COLUMN)]
         double = [("branch7x7dbl_1", inner, _ONE), ("branch7x7dbl_2", inner, _COLUMN)]
@@ -138,8 +140,8 @@ class Shrink17(nn.Module):
     """From 17 x 17 to 8 x 8 (Mixed_7a)."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, (h - 1) / 2, (w - 1) / 2, 512 + c]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b (h-1)//2 (w-1)//2 512+c"]:
+        """Concatenates the three branches."""
         long = [("branch7x7x3_1", 192, _ONE), ("branch7x7x3_2", 192, _ROW)]
         long += [("branch7x7x3_3", 192, _COLUMN), ("branch7x7x3_4", 192, _THREE)]
         short = [("branch3x3_1", 192, _ONE), ("branch3x3_2", 320, _THREE)]
@@ -149,11 +151,11 @@ class Shrink17(nn.Module):
 class Block8(nn.Module):
     """Blocks of the 8 x 8 maps (Mixed_7b and 7c)."""
 
-    max_pool: bool  # in the pool branch: the last block of this network, and only it
+    max_pool: bool  # in the pool branch; only the last block of this network has it
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[b, h, w, c] -> [b, h, w, 2048]."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w 2048"]:
+        """Concatenates the four branches."""
         pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME") if self.max_pool else _mean_pool(x)
         branches = (
             _chain(x, [("branch1x1", 320, _ONE)]),
@@ -168,8 +170,8 @@ class Logits(nn.Module):
     """The classifier, with and without its bias."""
 
     @nn.compact
-    def __call__(self, x: Array) -> dict[str, Array]:
-        """[b, 2048] -> [b, 1008] by name."""
+    def __call__(self, x: Float[Array, "b 2048"]) -> dict[str, Float[Array, "b 1008"]]:
+        """Logits by the names "logits_unbiased" and "logits"."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], LOGITS))
         bias = self.param("bias", nn.initializers.zeros, (LOGITS,))
         unbiased = jnp.dot(x, kernel, precision=_PRECISION)
@@ -177,23 +179,23 @@ class Logits(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """The network: all features of a batch. Names are the reference's, in lower case."""
+    """The network: all features of a batch. Its layers have the names of the published files, in lower case."""
 
     @nn.compact
-    def __call__(self, x: Array) -> dict[str, Array]:
+    def __call__(self, x: Float32[Array, "b 299 299 3"]) -> dict[str, Float32[Array, "b _"]]:
         """Features of prepared images.
 
-        "64", "192" and "768" are spatial means after the first and the second max pool and after Mixed_6e, "2048" after
-        the last block; "logits_unbiased" leaves out the last bias, and is what the Inception Score uses. "spatial" is
-        what ADM's sFID compares: the tensor "mixed_6/conv:0" of the network of 2015, which counts the 35 x 35 blocks
-        from "mixed", so that its "mixed_6" is Mixed_6d here, and "conv" is the 1 x 1 branch of that block (after
-        normalization and ReLU); of its 192 channels the first 7, flat in the order row, column, channel.
+        "64", "192", "768" and "2048" are spatial means: after the first max pool, after the second, after Mixed_6e and
+        after the last block. "logits_unbiased" leaves out the last bias; the Inception Score uses it. "spatial" is what
+        ADM's sFID compares: the first 7 of 192 channels of the tensor "mixed_6/conv:0" of the network of 2015, flat in
+        the order row, column, channel. That network counts the 35 x 35 blocks from "mixed", so its "mixed_6" is
+        Mixed_6d here; "conv" is the 1 x 1 branch of that block, after normalization and ReLU.
 
         Args:
-            x: what `preprocess` returns, [b, 299, 299, 3].
+            x: the result of `preprocess`.
 
         Returns:
-            float32 [b, width] by name, for each name of WIDTHS.
+            Features by name, for each name in WIDTHS.
         """
         conv = partial(ConvNorm, size=_THREE, pad=False)
         x = conv(32, stride=2, name="conv2d_1a_3x3")(x)
@@ -218,22 +220,25 @@ class InceptionV3(nn.Module):
         return features | Logits(name="fc")(features["2048"])
 
 
-def param_shapes() -> dict:
+def param_shapes() -> Params:
     """The tree of parameters with `jax.ShapeDtypeStruct` in place of arrays."""
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]
 
 
-def inception_features(params: dict, images: Array, names: Sequence[str]) -> dict[str, Array]:
-    """Features of images, as they come.
+def inception_features(
+    params: Params, images: Shaped[Array | np.ndarray, "b height width channels"], names: Sequence[str]
+) -> dict[str, Float32[Array, "b _"]]:
+    """Features of raw images.
 
     Args:
         params: of `InceptionV3`.
-        images: [b, height, width, 1 or 3] in 0 … 255, of any size.
-        names: which features, of WIDTHS; what the others need beyond them is not computed under `jit`.
+        images: 1 or 3 channels in 0 … 255, of any size.
+        names: features from WIDTHS; under `jit`, whatever only the other features need is not computed.
 
     Returns:
-        float32 [b, width] by name.
+        Features by name.
     """
     features = InceptionV3().apply({"params": params}, preprocess(images))
+    # pyrefly: ignore[bad-index]  # Flax returns a tuple only if `mutable` is given, which its annotation does not say
     return {name: features[name] for name in names}

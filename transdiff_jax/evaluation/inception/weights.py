@@ -1,10 +1,11 @@
-"""The Inception network's weights on disk, and where to get them."""
+"""The weights of the Inception network on disk, and where to get them."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.network import param_shapes
+from transdiff_jax.model.params import Params
 from transdiff_jax.storage.checksums import MANIFEST
 from transdiff_jax.storage.frozen_weights import read_note, restore_frozen, save_frozen
 
@@ -14,13 +15,13 @@ PUBLISHED_URL = (
 )
 # pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file.
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-_CONVERT = "python -m transdiff_jax.cli.convert --kind=inception"
+_CONVERT = "transdiff convert --kind=inception"
 
 
 class InceptionWeights(NamedTuple):
     """Parameters of the network, and the file that they were converted from."""
 
-    params: dict
+    params: Params
     file: str
     sha256: str  # of that file
 
@@ -29,20 +30,20 @@ def save_inception(folder: Path, weights: InceptionWeights) -> None:
     """Writes the network into an empty or new folder.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty, or cannot be written.
     """
     save_frozen(folder, weights.params, SOURCE, {"file": weights.file, "sha256": weights.sha256})
 
 
 def load_inception(folder: Path) -> InceptionWeights:
-    """The network of a folder.
+    """Reads the network from a folder.
 
     Args:
-        folder: written by `save_inception`, that is by `cli.convert --kind=inception`.
+        folder: written by `save_inception`, that is by `transdiff convert --kind=inception`.
 
     Raises:
-        UserError: there are no converted weights (the line says which file to get, its digest, and what to do with
-            it), or they are not as they were written.
+        UserError: there are no converted weights (the line says which file to get, its digest, and how to convert it),
+            or they have changed since they were written.
     """
     if folder.is_file():
         raise UserError(
@@ -56,10 +57,10 @@ def load_inception(folder: Path) -> InceptionWeights:
 
 
 def _how_to_convert(folder: Path) -> str:
-    """What to do about a folder that is missing, or that no conversion was completed in."""
+    """What to do about a folder that is missing or holds no complete conversion."""
     problem = "no converted" if folder.is_dir() else "no such folder with the"
     files = [*sorted(folder.glob("*.pth")), "FILE.pth"]
-    # A conversion writes into a new or an empty folder only.
+    # A conversion writes only into a new or an empty folder.
     out = folder / "converted" if any(folder.glob("*")) else folder
     return (
         f"{folder}: {problem} Inception weights; get {PUBLISHED_URL} (SHA-256 {PUBLISHED_SHA256}), run: {_CONVERT} "
