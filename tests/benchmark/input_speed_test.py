@@ -53,5 +53,5 @@ def test_beside_the_training_step(directory):
 
 
 def test_batch_that_does_not_divide(directory):
-    with pytest.raises(UserError, match="--batch_size=8 must be divisible by 3"):
+    with pytest.raises(UserError, match=r"^batch_size=8 must be divisible by 3"):
         run(directory, devices=3, compare_train=True)

@@ -64,5 +64,5 @@ def test_labels_are_those_of_a_published_set():
 
 
 def test_batch_that_does_not_divide():
-    with pytest.raises(UserError, match="--batch_size=8 must be divisible by 3"):
+    with pytest.raises(UserError, match=r"^batch_size=8 must be divisible by 3"):
         run(devices=3, flops_only=True)

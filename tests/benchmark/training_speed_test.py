@@ -67,5 +67,5 @@ def test_batches_are_those_of_the_tokenizer():
 
 
 def test_batch_that_does_not_divide():
-    with pytest.raises(UserError, match="--batch_size=8 must be divisible by 3"):
+    with pytest.raises(UserError, match=r"^batch_size=8 must be divisible by 3"):
         run(tiny_config(), devices=3, flops_only=True)

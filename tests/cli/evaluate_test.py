@@ -13,6 +13,7 @@ from transdiff_jax.cli import evaluate, sample, sampling_flags
 from transdiff_jax.convert.inception_names import name_table
 from transdiff_jax.convert.table import from_reference
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation import scoring
 from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.evaluation.metrics import inception_score
 from transdiff_jax.evaluation.protocols import PROTOCOLS
@@ -139,7 +140,7 @@ def test_a_reference_that_was_made_here(sets, tmp_path):
         assert statistics["scores"][name] == images["scores"][name]
     for name in ("precision", "recall", "kid"):
         assert statistics["scores"][name] is None
-        assert "statistics only" in statistics["not_computed"][name]
+        assert "only statistics" in statistics["not_computed"][name]
     assert statistics["reference"] == {"source": str(made), "sha256": sha256(made), "images": COUNT}
     of_itself = score(tmp_path, f"--samples={sets / 'real.npz'}", f"--reference={made}")
     assert of_itself["scores"]["fid"] == pytest.approx(0, abs=1e-9)
@@ -238,7 +239,7 @@ def test_inception_itself(sets, tmp_path, patch):
     weights = {name: inception_rule_weight(name, shape, 3) for name, shape in shapes.items()}
     save_inception(tmp_path / "inception", InceptionWeights(from_reference(name_table(), weights, "a"), "a", "0" * 64))
     np.savez(tmp_path / "two.npz", arr_0=np.load(sets / "images.npz")["arr_0"][:2])
-    patch.setattr(evaluate, "make_scores", lambda features, *rest: _shapes(features))
+    patch.setattr(scoring, "make_scores", lambda features, *rest: _shapes(features))
     run(
         evaluate,
         *(f"--samples={tmp_path / 'two.npz'}", f"--reference={_empty_reference(tmp_path)}"),
@@ -275,7 +276,7 @@ def _empty_reference(folder):
         (["--samples=a", "--make-reference=c.npz", "--protocol=adm"], "--protocol does not go with --make-reference"),
         (["--samples=a", "--make_reference=c.json"], "--make-reference=c.json must be the name of a .npz file"),
         (["--samples=a", "--reference=b", "--certificate=/absent/a.json"], "there is no folder /absent; make it"),
-        (["--samples=/absent", "--reference=b"], "--samples=/absent: no such folder or file"),
+        (["--samples=/absent", "--reference=b"], "samples=/absent: no such folder or file"),
     ],
 )
 def test_flags_that_do_not_fit(flags, line):

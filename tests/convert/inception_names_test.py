@@ -73,7 +73,7 @@ def test_folders_that_cannot_be_used(converted, tmp_path):
     copy = shutil.copytree(folder / "out", tmp_path / "copy")
     (copy / "source.json").write_text("{}")
     with pytest.raises(
-        UserError, match=r"does not hold intact Inception weights \(source\.json has changed\); .* a new or an"
+        UserError, match=r"does not hold intact Inception weights \(source\.json has changed\); .* a new or empty"
     ):
         load_inception(copy)
     save_weights(tmp_path / "kl16", {"a": np.zeros(1)}, Kl16Config())

@@ -142,7 +142,7 @@ def test_a_report_of_other_data_is_not_counted(photo_config, tmp_path, folder, c
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"unreadable": 3}', '{"unreadable": [{"index": "x"}]}'])
 def test_a_report_that_is_none(photo_config, tmp_path, text):
     (tmp_path / "unreadable_records.json").write_text(text)
-    with pytest.raises(UserError, match=r"unreadable_records.json is no report of unreadable records: delete it"):
+    with pytest.raises(UserError, match=r"unreadable_records.json is not a report of unreadable records: delete or repair it"):
         TrainingData(photo_config(), tmp_path)
 
 

@@ -160,12 +160,12 @@ def test_a_changed_image_is_found_by_its_digest(copy):
 
 def test_sets_that_are_not_complete(copy):
     (copy / "images" / "000002.png").unlink()
-    with pytest.raises(UserError, match=r"000002\.png is missing; run the same cli\.sample command again"):
+    with pytest.raises(UserError, match=r"000002\.png is missing; run the same transdiff sample command again"):
         read_finished(copy)
     sums = (copy / "SHA256SUMS").read_text()
     for changed in (sums.replace(sums[:5], "00000", 1), sums[sums.index("\n") + 1 :], ""):
         (copy / "SHA256SUMS").write_text(changed)
-        with pytest.raises(UserError, match=r"SHA256SUMS has changed since cli\.sample wrote it"):
+        with pytest.raises(UserError, match=r"SHA256SUMS has changed since transdiff sample wrote it"):
             read_finished(copy)
     (copy / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="SHA256SUMS cannot be read: No such file"):
@@ -174,11 +174,11 @@ def test_sets_that_are_not_complete(copy):
     record = json.loads((copy / "samples.json").read_text())
     del record["shards"]
     (copy / "samples.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"is not finished; run the same cli\.sample command again"):
+    with pytest.raises(UserError, match=r"is not finished; run the same transdiff sample command again"):
         read_finished(copy)
     for text in ("{", "[]", '{"shards": 3}', '{"shards": [{}]}'):
         (copy / "samples.json").write_text(text)
-        with pytest.raises(UserError, match=r"is not a record of cli\.sample|is not finished"):
+        with pytest.raises(UserError, match=r"is not a record of transdiff sample|is not finished"):
             read_finished(copy)
 
 

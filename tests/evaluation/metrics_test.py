@@ -116,5 +116,5 @@ def test_kernel_distance_is_about_zero_between_samples_of_one_law():
 def test_too_few_images():
     with pytest.raises(UserError, match="into 10 parts; there are only 9 images"):
         inception_score(np.zeros((9, 3)))
-    with pytest.raises(UserError, match="subsets of 1000 images, and one set has only 900"):
+    with pytest.raises(UserError, match="subsets of 1000 images, but one set has only 900"):
         kernel_distance(np.zeros((1000, 3)), np.zeros((900, 3)))

@@ -43,5 +43,5 @@ def test_copies_have_balls_without_extent():
 
 
 def test_too_few_images():
-    with pytest.raises(UserError, match="more than 3 real images, there are 3"):
+    with pytest.raises(UserError, match="more than 3 real images, but there are 3"):
         precision_recall(np.zeros((5, 2)), np.zeros((3, 2)))

@@ -1,5 +1,7 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,10 +25,11 @@ MESH = make_mesh(MeshConfig())
 def sampler(bad=()):
     """Makes two images of each sample; the last one is the result and shows index and label."""
 
+    @jax.jit
     def sample(weights, labels, seed, indices):
-        last = np.stack([np.asarray(indices), np.asarray(labels)], axis=1).astype(np.uint8)[:, None, :, None]
-        images = np.stack([np.full_like(last, 99), last], axis=1)
-        return Samples(images, ~np.isin(np.asarray(indices), bad))
+        last = jnp.stack([indices, labels], axis=1).astype(jnp.uint8)[:, None, :, None]
+        images = jnp.stack([jnp.full_like(last, 99), last], axis=1)
+        return Samples(images, ~jnp.isin(indices, jnp.array(bad, jnp.int32)))
 
     return Sampler(sample, make_tokenizer(WEIGHTS.config), MESH)
 

@@ -147,5 +147,5 @@ def test_mistakes_name_arguments_in_one_line(model, call, message):
 
 
 def test_a_step_that_is_not_there(workdir, model):
-    with pytest.raises(td.UserError, match=r"holds no checkpoint of step 7, only of \[1, 2\]"):
+    with pytest.raises(td.UserError, match=r"holds no checkpoint of step 7; choose one of \[1, 2\]"):
         td.load(workdir, step=7, mesh=model.mesh)

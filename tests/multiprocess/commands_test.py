@@ -221,7 +221,7 @@ def test_bad_sampling_flags_end_in_one_line(trained, tmp_path):
         ([*base], "give one of --labels=207,88, --num_samples=50000, and --fuse=207,88"),
         ([*base, "--labels=1", "--num_samples=2"], "give one of --labels=207,88"),
         ([*base, "--fuse=1"], "--fuse=1 must name two classes, such as --fuse=207,88"),
-        ([*base, "--fuse=1,11"], "--fuse: class 11 does not exist"),
+        ([*base, "--fuse=1,11"], "fuse_with: class 11 does not exist"),
         ([*base, "--labels=1", "--fuse_fraction=0.1"], "--fuse_fraction has an effect only with --fuse"),
         (
             [*base, "--labels=1", "--solver=heun", "--noise_scale=1"],

@@ -89,7 +89,9 @@ def test_mrar_literal(weights):
 
     @jax.jit
     def network(x, t, null, references):
-        features = model.apply({"params": params}, LABELS, null, references, method=TransDiff.encode).features
+        features = model.apply(
+            {"params": params}, jnp.asarray(LABELS), null, references, method=TransDiff.encode
+        ).features
         keys_values = model.apply({"params": params}, features, method=TransDiff.condition)
         timesteps = jnp.full((8, 1), 1000.0 * t)
         return model.apply({"params": params}, x[:, None], timesteps, keys_values, method=TransDiff.velocity)[:, 0]

@@ -34,7 +34,7 @@ def test_images_are_cached_grouped_and_trained_on(weights, folder, tmp_path, kin
     assert (len(source), source.class_names) == (16, CLASSES)
     # TFDS stores records in its own order.
     assert {source.id(index).partition("/")[0] for index in np.flatnonzero(source.labels() == 1)} == {"flower"}
-    write_neighbour_groups(source, tmp_path / "groups", 2, "error", None, mesh)
+    write_neighbour_groups(source, tmp_path / "groups", 2, "error")
 
     data = {
         "source": f"latents:{tmp_path}/latents",

@@ -81,7 +81,7 @@ def photo_run(mrar, **train):
     source, images = Photographs(8 * config.model.num_images), config.model.num_images
     pixels = np.stack([source[index]["image"] for index in range(len(source))]) / np.float32(127.5) - 1
     batch = {"image": pixels.reshape(8, images, *pixels.shape[1:]), "label": np.arange(8, dtype=np.int32) % 2}
-    moments = np.asarray(make_tokenizer(config).moments(batch["image"]))
+    moments = np.asarray(make_tokenizer(config).moments(jnp.asarray(batch["image"])))
     return config, batch, {"moments": moments, "label": batch["label"]}
 
 
@@ -133,8 +133,8 @@ def test_accumulated_equals_full_batch(config):
     split, [split_metrics] = run(accumulated, [make_batch(config)], mesh=(2, 1, 1))
     for name in ("loss", "gradient_norm", "semantic_similarity"):
         np.testing.assert_allclose(split_metrics[name], full_metrics[name], rtol=1e-5, err_msg=name)
-    # Compares the optimizer state: Adam divides by the gradient's size, so where it is almost zero, rounding decides the
-    # sign of the update.
+    # Compares the optimizer state: Adam divides by the gradient's size, and where that is almost zero, rounding decides
+    # the sign of the update.
     assert_trees_close(split.opt_state, full.opt_state, rtol=1e-3, atol=1e-6)
 
 

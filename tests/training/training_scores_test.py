@@ -1,6 +1,8 @@
 import itertools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,9 +57,11 @@ def made_scores(tmp_path, finite=True, stopped=lambda: False):
     np.savez(tmp_path / "real.npz", arr_0=draw.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8))
     settings = {"every": 2, "num_samples": 20, "reference": str(tmp_path / "real.npz"), "inception": "small"}
 
+    images = draw.integers(0, 256, (24, 1, 8, 8, 1)).astype(np.uint8)
+
+    @jax.jit
     def sample(weights, labels, seed, indices):
-        images = draw.integers(0, 256, (8, 1, 8, 8, 1)).astype(np.uint8)
-        return Samples(images, np.arange(8) != (8 if finite else 3))
+        return Samples(jnp.asarray(images)[indices], jnp.arange(8) != (8 if finite else 3))
 
     config, mesh = tiny_config(eval=settings), make_mesh(MeshConfig())
     with pytest.MonkeyPatch.context() as patch, installed(patch, projection(8)):

@@ -73,7 +73,7 @@ def test_scores_that_cannot_be_made_fail_and_the_others_are_shown(tmp_path, monk
     checks = {check.name: check for check in check_metrics(file)}
     assert len(checks) == 4
     assert not checks["metrics/kid"].ok
-    assert checks["metrics/kid"].reason == "KID draws subsets of 200 images, and one set has only 150"
+    assert checks["metrics/kid"].reason == "KID draws subsets of 200 images, but one set has only 150"
     assert checks["metrics/inception_score"].ok
     monkeypatch.setattr(check_file.inception_checks, "check_network", lambda file, params: [])
     monkeypatch.setattr(check_file.inception_checks, "make_params", lambda file: {})

@@ -7,19 +7,20 @@ is not part of it: a training batch holds cached moments.
 import importlib.util
 import os
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from jax.stages import Compiled, Wrapped
+from jax.stages import Compiled
 
 from transdiff_jax.benchmark.chips import CHIPS, Chip
 from transdiff_jax.benchmark.flops import evaluations
 from transdiff_jax.benchmark.hlo import Collective, collectives
-from transdiff_jax.benchmark.measuring import batch_shapes, settings, weightless_tokenizer
+from transdiff_jax.benchmark.measuring import batch_shapes, lower, settings, weightless_tokenizer
 from transdiff_jax.benchmark.sampling_speed import batch_flops, jit_sampler
 from transdiff_jax.benchmark.training_speed import flops_per_image
 from transdiff_jax.config import Config
@@ -28,6 +29,7 @@ from transdiff_jax.model.params import abstract_params
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding, replicated
 from transdiff_jax.parallel.mesh import check_batch, make_mesh, num_slices
+from transdiff_jax.storage.files import Json
 from transdiff_jax.training.state import abstract_state
 from transdiff_jax.training.step import jit_train_step
 
@@ -75,7 +77,7 @@ def topology_devices(topology: str, num_slices: int) -> list[jax.Device]:
         raise UserError(f"--topology={topology}: libtpu knows no such slice: {str(error).splitlines()[0]}") from None
 
 
-def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode) -> dict[str, Any]:
+def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode) -> Json:
     """Compiles a training step, or the sampling of one batch.
 
     Args:
@@ -103,7 +105,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     jitted, arguments, flops = _train(config, mesh) if mode == "train" else _sample(config, mesh)
     started = time.monotonic()
     try:
-        program = jitted.lower(*arguments).compile()
+        program = lower(jitted, *arguments).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -112,7 +114,7 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
     return record | _plan(config, mesh, chip, mode, program, flops)
 
 
-def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: Compiled, flops: float) -> dict[str, Any]:
+def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: Compiled, flops: float) -> Json:
     """Memory, exchanges and expected time of the compiled program."""
     memory, text = _memory(program), program.as_text()
     if text is None:
@@ -138,14 +140,14 @@ def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: Compiled,
     }
 
 
-def _train(config: Config, mesh: Mesh) -> tuple[Wrapped, tuple[Any, ...], float]:
+def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., object], tuple[object, ...], float]:
     check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
     arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config.tokenizer)
     rows = config.train.batch_size
     return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
 
 
-def _sample(config: Config, mesh: Mesh) -> tuple[Wrapped, tuple[Any, ...], float]:
+def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., object], tuple[object, ...], float]:
     size = config.sampling.batch_size
     check_batch(size, mesh, "batch_size")
     rows = jax.ShapeDtypeStruct((size,), np.int32, sharding=batch_sharding(mesh))

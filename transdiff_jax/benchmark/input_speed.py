@@ -9,7 +9,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,13 +19,14 @@ from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.storage.files import Json
 from transdiff_jax.training.state import create_state
 from transdiff_jax.training.step import make_train_step
 
 WARM_UP_BATCHES = 2  # in these, files are opened and threads started
 
 
-def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_train: bool) -> dict[str, Any]:
+def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_train: bool) -> Json:
     """Measures the reading of batches of `config.train.batch_size` rows.
 
     Args:
@@ -46,7 +46,7 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
     """
     record = settings("data", config.model, mesh, config.train.batch_size) | _settings(config)
     record |= _measure_input(config, repetitions)
-    measured: dict[str, Any] = {"input_share": None}
+    measured: Json = {"input_share": None}
     if compare_train:
         check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
         measured |= _measure_step(config, mesh, repetitions)
@@ -54,7 +54,7 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
     return record | measured
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config) -> Json:
     return {
         "num_images": config.model.num_images,
         "source": config.data.source,
@@ -76,12 +76,12 @@ def _read(config: Config, batches: int) -> tuple[dict[str, np.ndarray], float]:
         return batch, time.monotonic() - started
 
 
-def _measure_input(config: Config, batches: int) -> dict[str, Any]:
+def _measure_input(config: Config, batches: int) -> Json:
     batch, seconds = _read(config, batches)
     return {"records_per_second": batches * batch["index"].size / seconds, "seconds_per_batch": seconds / batches}
 
 
-def _measure_step(config: Config, mesh: Mesh, repetitions: int) -> dict[str, Any]:
+def _measure_step(config: Config, mesh: Mesh, repetitions: int) -> Json:
     local, _ = _read(config, 0)
     del local["index"]
     batch = to_global(local, mesh)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Lowered, Wrapped
 
 from transdiff_jax.config import Config
 from transdiff_jax.config.schema import ModelConfig, TokenizerConfig
 from transdiff_jax.parallel.arrays import batch_sharding
+from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
 from transdiff_jax.tokenizer.pixels import PixelTokenizer
@@ -36,7 +38,7 @@ class Compiled:
     memory_bytes: int | None  # the compiler's plan for one device: arguments, result and temporaries
 
 
-def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> dict[str, Any]:
+def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> Json:
     """The fields that every record starts with. Those that are measured later are None."""
     return {
         "what": what,
@@ -49,10 +51,21 @@ def settings(what: str, model: ModelConfig, mesh: Mesh, batch_size: int) -> dict
     } | dict.fromkeys(MEASURED)
 
 
-def compile_program(jitted: jax.stages.Wrapped, *arguments: Any) -> Compiled:
-    """Compiles a jitted function for arguments like these."""
+def lower(jitted: Callable[..., object], *arguments: object) -> Lowered:
+    """Lowers a jitted function for arguments like these, which may be abstract.
+
+    Raises:
+        TypeError: the function is not jitted.
+    """
+    if not isinstance(jitted, Wrapped):
+        raise TypeError(f"{jitted} is not a jitted function")
+    return jitted.lower(*arguments)
+
+
+def compile_program(jitted: Callable[..., object], *arguments: object) -> Compiled:
+    """Compiles a jitted function for arguments like these; raises like `lower`."""
     started = time.monotonic()
-    program = jitted.lower(*arguments).compile()
+    program = lower(jitted, *arguments).compile()
     seconds = time.monotonic() - started
     plan = program.memory_analysis()
     planned = None
@@ -77,7 +90,7 @@ def peak_memory(mesh: Mesh) -> int | None:
     return (mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def seconds(run: Callable[[], Any]) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """How many seconds a call takes until its result is ready."""
     started = time.monotonic()
     jax.block_until_ready(run())

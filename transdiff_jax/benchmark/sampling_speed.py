@@ -7,7 +7,6 @@ change the time.
 import dataclasses
 import functools
 import statistics
-from typing import Any
 
 import jax
 import numpy as np
@@ -29,13 +28,12 @@ from transdiff_jax.sampling.mrar import sample_latents
 from transdiff_jax.sampling.naive import naive_latents
 from transdiff_jax.sampling.noise import SeededNoise
 from transdiff_jax.sampling.sampler import jit_over_rows
+from transdiff_jax.storage.files import Json
 
 IMAGES_PER_CLASS = 50  # labels are those of a published set, in order
 
 
-def benchmark_sample(
-    config: Config, mesh: Mesh, *, repetitions: int, compare_naive: bool, flops_only: bool
-) -> dict[str, Any]:
+def benchmark_sample(config: Config, mesh: Mesh, *, repetitions: int, compare_naive: bool, flops_only: bool) -> Json:
     """Measures the sampling of batches of `config.sampling.batch_size`.
 
     Args:
@@ -68,7 +66,7 @@ def labels_of(config: Config) -> Int[np.ndarray, " b"]:
     return (np.arange(config.sampling.batch_size) // IMAGES_PER_CLASS % config.model.num_classes).astype(np.int32)
 
 
-def _flops(config: Config, mesh: Mesh) -> dict[str, Any]:
+def _flops(config: Config, mesh: Mesh) -> Json:
     """Analytic FLOPs of one image, which is a whole sequence in MRAR."""
     labels, model, sampling = labels_of(config), config.model, config.sampling
     guided = any(evaluations(image)[0] for image in sampling.of_images(model.num_images))
@@ -80,7 +78,7 @@ def _flops(config: Config, mesh: Mesh) -> dict[str, Any]:
     }
 
 
-def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, flops: float) -> dict[str, Any]:
+def _measure(config: Config, mesh: Mesh, repetitions: int, compare_naive: bool, flops: float) -> Json:
     size, sampling = config.sampling.batch_size, config.sampling
     params = init_sharded_params(config.model, 0, mesh)
     cached = _compile(config, mesh, params, naive=False)

@@ -6,7 +6,6 @@ Weights and pixels are random. No files are needed, and the values of pixels and
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,11 +14,12 @@ from jax.sharding import Mesh
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.inception.network import param_shapes
 from transdiff_jax.evaluation.set_features import make_extractor
+from transdiff_jax.storage.files import Json
 
 _VARIANTS = 2  # batches of pixels, scored in turns
 
 
-def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetitions: int) -> dict[str, Any]:
+def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetitions: int) -> Json:
     """Measures the features that scores are made of, without the reading of image files.
 
     Args:

@@ -6,7 +6,6 @@ run): no data is needed. What rematerialisation computes again does not count as
 
 import statistics
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,11 +22,12 @@ from transdiff_jax.benchmark.measuring import (
 )
 from transdiff_jax.config import Config
 from transdiff_jax.parallel.mesh import check_batch
+from transdiff_jax.storage.files import Json
 from transdiff_jax.training.state import TrainState, create_state
 from transdiff_jax.training.step import Batch, TrainStep, jit_train_step
 
 
-def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only: bool) -> dict[str, Any]:
+def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only: bool) -> Json:
     """Measures training steps of `config.train.batch_size` rows.
 
     Args:
@@ -57,7 +57,7 @@ def flops_per_image(config: Config) -> float:
     return row / config.model.num_images
 
 
-def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> dict[str, Any]:
+def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> Json:
     state, batch, tokenizer = (
         create_state(config, mesh),
         random_batch(config, mesh),

@@ -1,15 +1,15 @@
-"""What a checkpoint holds beside the arrays."""
+"""The record of a run, which each checkpoint holds beside the arrays."""
 
 import dataclasses
-from typing import Any
 
 import orbax.checkpoint as ocp
 
 from transdiff_jax.config import Config, make_config
+from transdiff_jax.storage.files import Json
 
 FOLDER = "checkpoints"  # of a workdir
 STATE, RUN = "state", "run"  # the two items of a step
-NO_DATA: dict[str, Any] = {}  # data state of weights that no training made: they can be sampled, but not resumed
+NO_DATA: Json = {}  # data state of weights that were not trained here: they can be sampled, but not resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +17,11 @@ class RunRecord:
     """Configuration, data state and training time; written and read as JSON."""
 
     config: Config
-    data: dict[str, Any]  # state of the data iterator, or NO_DATA
+    data: Json  # state of the data iterator, or NO_DATA
     train_seconds: float  # spent training up to this step, over all restarts
-    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
+    class_names: tuple[str, ...] = ()  # of all classes; empty if unknown
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value, the inverse of `from_json`."""
         return {
             "config": self.config.to_dict(),
@@ -31,8 +31,12 @@ class RunRecord:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "RunRecord":
-        """Raises a UserError if the configuration has fields that this version does not know."""
+    def from_json(cls, value: Json) -> "RunRecord":
+        """The record that `to_json` wrote.
+
+        Raises:
+            UserError: the configuration has fields that this version does not know.
+        """
         names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
         return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
 

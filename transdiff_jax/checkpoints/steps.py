@@ -1,8 +1,9 @@
-"""Which step of a run's checkpoints counts: the newest whose files match its manifest."""
+"""Finds the step of a run's checkpoints that counts: the newest whose files match its manifest."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from absl import logging
@@ -15,8 +16,12 @@ DAMAGED_FOLDER = "damaged"
 _NONE = -1
 
 
+@overload
+def agreed(find: Callable[[], int]) -> int: ...
+@overload
+def agreed(find: Callable[[], int | None]) -> int | None: ...
 def agreed(find: Callable[[], int | None]) -> int | None:
-    """What `find` returns in the first process, in all: each might meet the file system in another state."""
+    """In all processes what `find` returns in the first, because each may see another state of the file system."""
 
     def encoded() -> np.ndarray:
         step = find()
@@ -27,21 +32,21 @@ def agreed(find: Callable[[], int | None]) -> int | None:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps that are committed, in ascending order, intact or not."""
+    """The committed steps in ascending order, intact or not."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def to_read(folder: Path, asked: int | None = None) -> int:
-    """The newest intact step, or the one that is asked for if it is intact; nothing is changed.
+    """The newest intact step, or step `asked` if it is intact; changes nothing.
 
     Raises:
         UserError: there is no such step.
     """
     if asked is not None:
         if asked not in saved_steps(folder):
-            raise UserError(f"{folder} holds no checkpoint of step {asked}, only of {saved_steps(folder)}")
+            raise UserError(f"{folder} holds no checkpoint of step {asked}; choose one of {saved_steps(folder)}")
         if damage := find_damage(folder / str(asked)):
-            raise UserError(f"the checkpoint of step {asked} in {folder} is damaged ({damage}); choose another")
+            raise UserError(f"the checkpoint of step {asked} in {folder} is damaged ({damage}); choose another step")
         return asked
     step, damaged = _newest_intact(folder)
     if step is None:
@@ -50,7 +55,7 @@ def to_read(folder: Path, asked: int | None = None) -> int:
 
 
 def to_resume(folder: Path) -> int | None:
-    """The newest intact step, or None where there are no steps; newer damaged ones are moved out of the way.
+    """The newest intact step, or None if there are no steps; moves newer damaged steps out of the way.
 
     Raises:
         UserError: there are steps, but all are damaged.
@@ -76,7 +81,7 @@ def _set_aside(folder: Path, step: int) -> None:
 
 
 def _newest_intact(folder: Path) -> tuple[int | None, list[int]]:
-    """The newest step whose files match its manifest, and the damaged ones that are newer."""
+    """The newest step whose files match its manifest, and the damaged steps that are newer."""
     damaged = []
     for step in reversed(saved_steps(folder)):
         damage = find_damage(folder / str(step))

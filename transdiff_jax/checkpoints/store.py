@@ -1,7 +1,7 @@
 """Checkpoints: state, data iterator and configuration as one value, saved asynchronously, verified when read.
 
-A step's files are listed with their SHA-256 in a manifest that is committed together with them (array files carry no
-checksum of their own: a flipped bit would be read as another weight). What does not match its manifest is not used:
+A manifest with the SHA-256 of each file is committed together with a step, because array files carry no checksum of
+their own: a flipped bit would be read as another weight. A step that does not match its manifest is not used:
 restoring falls back to the newest intact step, and says so.
 """
 
@@ -13,10 +13,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from transdiff_jax.checkpoints import steps
 from transdiff_jax.checkpoints.record import FOLDER, RUN, STATE, RunRecord, read_record
@@ -30,16 +31,17 @@ State = TypeVar("State")  # a tree of arrays
 
 
 class _Manager(ocp.CheckpointManager):
-    """Saves when it is told to, and leaves asking JAX for a stop to `StopRequest`, whose numbers are not the steps."""
+    """Saves only when asked. `StopRequest` alone asks JAX whether to stop, with numbers other than the steps."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
 def _barrier(*, key: str, timeout_ms: int) -> None:
-    """What Orbax waits in for other processes; in one of its threads that has met an error it raises that instead.
+    """The barrier in which Orbax waits for other processes; an Orbax thread that handles an error raises it instead.
 
-    Orbax ends every save, a failed one too, with a barrier, which those that wait for the failed one never reach.
+    Orbax ends every save with a barrier, even a failed one, but the processes that wait for the failed one never reach
+    that barrier.
     """
     error = sys.exception()
     if error is not None and threading.current_thread() is not threading.main_thread():
@@ -75,14 +77,14 @@ class CheckpointStore:
         self._lock = lock(workdir / LOCK)
 
     def _write_manifest(self) -> None:
-        """Runs in the first process when the files of all are complete, before the rename that commits them."""
+        """Runs in the first process when the files of all processes are complete, before the rename commits them."""
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         write_manifest(folder)
 
     def newest_intact(self) -> int | None:
         """The step to resume from, or None for a run without checkpoints; the same in all processes.
 
-        Damaged steps newer than it are moved to `workdir`/damaged, so that the run can save them again.
+        Damaged steps that are newer are moved to `workdir`/damaged, so that the run can save them again.
 
         Raises:
             UserError: there are steps, but all are damaged.
@@ -100,7 +102,7 @@ class CheckpointStore:
         args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(abstract)})
         return self._manager.restore(step, args=args)[STATE]
 
-    def save(self, step: int, state: Any, record: RunRecord) -> None:
+    def save(self, step: int, state: PyTree, record: RunRecord) -> None:
         """Starts saving a step; waits only for the previous save and for the copy to host memory.
 
         Raises:
@@ -108,21 +110,21 @@ class CheckpointStore:
         """
         self.wait()
         if step in self._manager.all_steps():
-            return  # a run that is stopped right after a save asks for the same step again
+            return  # a run that stops right after a save asks for the same step again
         self._saving = step
         do_in_first_process(lambda: self._check_space(state))
         with self._write_errors():
             args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
             written = self._manager.save(step, args=ocp.args.Composite(**args))
         if not written:
-            raise self._not_written(f"step {self._manager.latest_step()} is there and not older")
+            raise self._not_written(f"step {self._manager.latest_step()} exists and is not older")
 
-    def _check_space(self, state: Any) -> None:
-        """Raises a UserError where the disk cannot take the step, before anything is written."""
+    def _check_space(self, state: PyTree) -> None:
+        """Raises a UserError, before anything is written, if the disk has no space for the step."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < needed:
-            raise self._not_written(f"it takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free")
+            raise self._not_written(f"it needs {needed / 2**20:.1f} MiB, but {free / 2**20:.1f} MiB are free")
 
     def _not_written(self, reason: str) -> UserError:
         kept = steps.saved_steps(self.folder)
@@ -141,11 +143,11 @@ class CheckpointStore:
         try:
             yield
         except jax.errors.JaxRuntimeError:
-            raise  # of a device, or of another process that ended: not of the disk
+            raise  # a device or another process failed, not the disk
         except Exception as error:
             if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
-                raise error.__cause__ from None  # Orbax calls it a timeout, however soon another process ended
-            # Orbax passes on whatever its writing threads met: OSError, ValueError of TensorStore, RuntimeError.
+                raise error.__cause__ from None  # Orbax reports a timeout, however soon another process ended
+            # Orbax passes on what its writing threads raise: OSError, ValueError from TensorStore, RuntimeError.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self._not_written(reason) from error
 
@@ -160,6 +162,6 @@ class CheckpointStore:
             self._lock.close()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Closes, but after an error in a job of several processes: a save in progress would wait for the others."""
+        """Closes, except after an error in a job of several processes: a save in progress would wait for the others."""
         if kind is None or jax.process_count() == 1:
             self.close()

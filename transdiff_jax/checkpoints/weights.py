@@ -1,4 +1,4 @@
-"""Reading a trained run: one set of its weights, or its record; nothing there is changed."""
+"""Reads a trained run: one set of its weights, or its record. Changes nothing there."""
 
 import dataclasses
 from pathlib import Path
@@ -25,8 +25,8 @@ class Weights:
     params: Params
     name: str  # "raw", or "ema" and the rate
     step: int
-    digest: str  # SHA-256 of the checkpoint's manifest: names the exact files
-    class_names: tuple[str, ...] = ()  # of all classes, or empty where they are not known
+    digest: str  # SHA-256 of the checkpoint's manifest, which identifies the exact files
+    class_names: tuple[str, ...] = ()  # of all classes; empty if unknown
 
 
 def load_weights(
@@ -37,10 +37,10 @@ def load_weights(
     ema_rate: float | None = None,
     step: int | None = None,
 ) -> Weights:
-    """Reads one set of weights of a run's checkpoint; nothing there is changed.
+    """Reads one set of weights from a run's checkpoint; changes nothing there.
 
     Args:
-        workdir: the run.
+        workdir: the folder of the run.
         mesh: devices to place the weights on.
         kind: an average, or the raw parameters.
         ema_rate: which average; None for the run's first.
@@ -56,23 +56,23 @@ def load_weights(
         config = record.config
         abstract = abstract_params(config.model, mesh)
         if kind == "raw":
-            name, wanted = "raw", {"params": abstract}
+            name, index, wanted = "raw", None, {"params": abstract}
         else:
             index = _ema_index(config.train, ema_rate, workdir)
             name = f"ema {config.train.ema_rates[index]}"
-            # Placeholders keep the place of the averages that are not read.
+            # Placeholders stand for the averages that are not read.
             unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract)
             wanted = {"ema": tuple(abstract if i == index else unread for i in range(len(config.train.ema_rates)))}
         restore = ocp.args.PyTreeRestore(
             wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
         )
         state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
-    params = state["params"] if kind == "raw" else state["ema"][index]
+    params = state["params"] if index is None else state["ema"][index]
     return Weights(config, params, name, step, sha256(folder / str(step) / MANIFEST), record.class_names)
 
 
 def latest_record(workdir: Path) -> RunRecord:
-    """Configuration, data state and training time of a run's newest intact checkpoint; raises like `load_weights`."""
+    """The record of a run's newest intact checkpoint; raises like `load_weights`."""
     folder = _existing_folder(workdir)
     with _reader(folder) as manager:
         return read_record(manager, steps.agreed(lambda: steps.to_read(folder)))
@@ -88,12 +88,12 @@ def _reader(folder: Path) -> ocp.CheckpointManager:
 def _existing_folder(workdir: Path) -> Path:
     folder = workdir / FOLDER
     if not folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints (no folder {folder}); train there first or name another run")
+        raise UserError(f"{workdir} holds no checkpoints: there is no folder {folder}; train first or name another run")
     return folder
 
 
 def _ema_index(train: TrainConfig, rate: float | None, workdir: Path) -> int:
     rates = train.ema_rates
     if rate is not None and rate not in rates:
-        raise UserError(f"{workdir} has averages of rates {rates}, none of {rate}")
+        raise UserError(f"{workdir} has no average of rate {rate}; choose one of the rates {rates}")
     return 0 if rate is None else rates.index(rate)

@@ -8,7 +8,6 @@ transdiff benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] 
 """
 
 import json
-from typing import Any
 
 from absl import flags
 
@@ -23,6 +22,7 @@ from transdiff_jax.config import Config, MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.set_features import BATCH_SIZE as INCEPTION_BATCH_SIZE
 from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.files import Json
 
 FLAGS = flags.FlagValues()
 WHAT = flags.DEFINE_enum(
@@ -96,7 +96,7 @@ def _check_flags() -> None:
         raise UserError("--config does not go with --what=evaluate")
 
 
-def _compile_ahead() -> dict[str, Any]:
+def _compile_ahead() -> Json:
     topology = TOPOLOGY.value
     if topology is None:
         raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
@@ -107,7 +107,7 @@ def _compile_ahead() -> dict[str, Any]:
     return {"topology": topology} | aot.benchmark_aot(config, devices, CHIPS[topology.partition(":")[0]], mode)
 
 
-def _measure() -> dict[str, Any]:
+def _measure() -> Json:
     config = _config()
     mesh, repetitions = make_mesh(config.mesh), REPETITIONS.value
     if WHAT.value == "data":
@@ -119,7 +119,7 @@ def _measure() -> dict[str, Any]:
     )
 
 
-def _evaluate() -> dict[str, Any]:
+def _evaluate() -> Json:
     return benchmark_evaluate(
         make_mesh(MeshConfig()),
         image_size=IMAGE_SIZE.value or 256,

@@ -7,7 +7,6 @@ transdiff evaluate --samples=DIR|FILE.npz --make-reference=STATS.npz --inception
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from absl import flags, logging
 from jax.sharding import Mesh
@@ -32,7 +31,7 @@ from transdiff_jax.generation.sample_set import NPZ, RECORD
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process
 from transdiff_jax.storage.checksums import MANIFEST
-from transdiff_jax.storage.files import write_errors, write_json
+from transdiff_jax.storage.files import Json, write_errors, write_json
 
 FLAGS = flags.FlagValues()
 SAMPLES = flags.DEFINE_string(
@@ -174,7 +173,7 @@ def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWe
     logging.info("the certificate is %s", out)
 
 
-def _publish(certificate: dict[str, Any], out: Path) -> None:
+def _publish(certificate: Json, out: Path) -> None:
     print("\n".join(format_table(certificate)), flush=True)  # first, so that a full disk does not cost the scores
     with write_errors(out):
         write_json(out, certificate)

@@ -104,7 +104,7 @@ class SamplingFlags:
                 raise UserError(f"--{name} has an effect only with {need}")
 
 
-def _define_lists(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
+def _define_lists(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder[list[str] | None]]:
     """Flags that hold several numbers."""
     meanings = {
         "steps": "Solver steps, or one number for each MRAR image: --steps=25,25,25,100.",

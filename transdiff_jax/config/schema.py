@@ -50,7 +50,7 @@ class TokenizerConfig:
     """Image <-> latent grid."""
 
     kind: Literal["pixels", "kl16"] = "pixels"
-    patch: int = 2  # pixels: side of the square of pixels that becomes one latent position
+    patch: int = 2  # pixels: side of the pixel square that becomes one latent position
     weights: str = ""  # kl16: folder made by transdiff convert --kind=kl16
     slice_size: int = 32  # kl16: images that a device encodes or decodes at once; bounds the memory of a large batch
     dtype: Literal["float32", "bfloat16"] = "float32"  # kl16: of the computation
@@ -83,7 +83,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Flow matching (section 3.2 of the paper)."""
+    """Flow matching (paper, section 3.2)."""
 
     pairs_per_latent: int = 4  # (time, noise) pairs drawn for each latent against the same semantic features
     diversity_weight: float = 0.0  # weight of the semantic diversity term; the release trains without it (0)

@@ -155,7 +155,7 @@ def _check_data(data: DataConfig) -> None:
     )
 
 
-KL16_FACTOR = 16  # side of the square of pixels that becomes one latent position of KL-16
+KL16_FACTOR = 16  # side of the pixel square that becomes one latent position
 
 
 def _check_latents(config: Config) -> None:

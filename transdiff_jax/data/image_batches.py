@@ -1,4 +1,4 @@
-"""The images of some ranges of a source, read and transformed in threads, in order and in batches."""
+"""Reads and transforms the images of some ranges of a source in threads, in order and in batches."""
 
 import collections
 import concurrent.futures
@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from absl import logging
@@ -18,6 +18,8 @@ from transdiff_jax.data.transforms import transform
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.decoding import UnreadableImage
 
+Result = TypeVar("Result")
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageBatch:
@@ -27,17 +29,19 @@ class ImageBatch:
     ids: list[str]  # of the images
     labels: list[int]
     skipped: list[str]  # ids of unreadable records met since the batch before
-    images: np.ndarray | None  # float32 [size, height, width, c]; the last one fills up; None if there is no image
+    images: np.ndarray | None  # float32 [size, height, width, c]; the last image fills it up; None without images
 
 
-def read_batches(source: Source, config: DataConfig, ranges: Mapping[int, range], size: int) -> Iterator[ImageBatch]:
-    """All images of each range of records (by number) in turn, without flips.
+def read_batches(
+    source: Source, config: DataConfig, ranges: Mapping[int, range], size: int
+) -> Generator[ImageBatch, None, None]:
+    """Yields all images of each range of records in turn, without flips.
 
     Args:
         source: the images.
         config: the transform, which must not be random, and the number of threads.
-        ranges: of records; no batch holds images of two.
-        size: images of a batch; the last of a range is filled up, and comes even if there is no image left for it.
+        ranges: of records, by number; no batch holds images of two ranges.
+        size: images of a batch; the last batch of a range is filled up, and comes even if no image is left for it.
 
     Raises:
         UserError: an image does not have the configured size.
@@ -68,14 +72,14 @@ def _batch(number: int, kept: list[tuple[str, np.ndarray, int]], skipped: list[s
 
 
 def _read(source: Source, config: DataConfig, index: int) -> tuple[str, tuple[np.ndarray, int] | None]:
-    """The id of a record with its transformed image and its class, or with None if it is unreadable."""
+    """The id of a record, with its transformed image and its class, or with None if it is unreadable."""
     try:
         record = source[index]
     except UnreadableImage as error:
         name = source.id(index)
         logging.warning("record %s is unreadable: %s", name, error)
         return name, None
-    image = transform(record["image"], config, np.random.default_rng(0))  # from which nothing is drawn
+    image = transform(record["image"], config, np.random.default_rng(0))  # this transform draws nothing
     expected = (config.image_size, config.image_size, config.image_channels)
     if image.shape != expected:
         raise UserError(
@@ -86,8 +90,10 @@ def _read(source: Source, config: DataConfig, index: int) -> tuple[str, tuple[np
     return record["id"], (image, record["label"])
 
 
-def _read_ahead(read: Callable[[int], Any], indices: Iterator[int], threads: int, depth: int) -> Iterator[Any]:
-    """`read` of each index in order, computed in threads, at most `depth` of them ahead."""
+def _read_ahead(
+    read: Callable[[int], Result], indices: Iterator[int], threads: int, depth: int
+) -> Generator[Result, None, None]:
+    """Yields `read` of each index in order, computed in threads at most `depth` ahead."""
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
         waiting = collections.deque(pool.submit(read, index) for index in itertools.islice(indices, depth))

@@ -1,9 +1,9 @@
-"""The Grain pipeline: source -> MRAR group -> transform -> batch, shuffled by epoch and resumable on any host count."""
+"""The Grain pipeline: source -> MRAR group -> transform -> batch; shuffled by epoch, resumable on any host count."""
 
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import grain
 import numpy as np
@@ -20,33 +20,35 @@ from transdiff_jax.data.transforms import transform
 from transdiff_jax.data.unreadable import UnreadableReport, read_members
 from transdiff_jax.data.workers import end_with_parent, started_here
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import Json
 
 
 class Row(TypedDict):
     """One training row; batches hold the same with a leading axis."""
 
     image: NotRequired[np.ndarray]  # float32 [num_images, height, width, channels] in [-1, 1]
-    moments: NotRequired[np.ndarray]  # in its place, of cached latents: float16 or bfloat16 [num_images, h, w, 2c]
-    label: np.ndarray  # int32 scalar
+    moments: NotRequired[np.ndarray]  # instead, of cached latents: float16 or bfloat16 [num_images, h, w, 2c]
+    label: np.int32
     index: np.ndarray  # int64 [num_images]: which records these are
     unreadable: np.ndarray  # int64 [num_images]: the record that could not be decoded and is replaced, or -1
 
 
 class _RowLoader:
-    """Makes a row of the records of its group; pickled into worker processes."""
+    """Makes a row from the records of its group; pickled into worker processes."""
 
     def __init__(self, config: Config, source: Source | LatentSource, groups: Groups) -> None:
         self._config, self._source, self._groups = config, source, groups
 
     def __call__(self, row: int, generator: np.random.Generator) -> Row:
-        records, found, replaced = read_members(self._source, self._groups.members(row, generator))
-        label, cached = np.int32(records[-1]["label"]), isinstance(self._source, LatentSource)
-        if cached:
-            prepared = [one_flip(record, self._config.data.flip, generator) for record in records]
-        else:
-            prepared = [self._image(record, int(i), generator) for record, i in zip(records, found, strict=True)]
-        field = {"moments" if cached else "image": np.stack(prepared)}
-        return Row(**field, label=label, index=found, unreadable=replaced)
+        members = self._groups.members(row, generator)
+        if isinstance(self._source, LatentSource):
+            latents, found, replaced = read_members(self._source, members)
+            moments = np.stack([one_flip(record, self._config.data.flip, generator) for record in latents])
+            return Row(moments=moments, label=np.int32(latents[-1]["label"]), index=found, unreadable=replaced)
+        records, found, replaced = read_members(self._source, members)
+        images = [self._image(record, int(index), generator) for record, index in zip(records, found, strict=True)]
+        label = np.int32(records[-1]["label"])
+        return Row(image=np.stack(images), label=label, index=found, unreadable=replaced)
 
     def _image(self, record: Record, index: int, generator: np.random.Generator) -> np.ndarray:
         data, (height, width, _) = self._config.data, record["image"].shape
@@ -57,13 +59,13 @@ class _RowLoader:
             )
         return transform(record["image"], data, generator)
 
-    def __reduce__(self) -> tuple[Callable[..., "_RowLoader"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "_RowLoader"], tuple[Config, Source | LatentSource, Groups]]:
         return _loader_of_worker, (self._config, self._source, self._groups)
 
 
-def _loader_of_worker(*parts: Any) -> _RowLoader:
+def _loader_of_worker(config: Config, source: Source | LatentSource, groups: Groups) -> _RowLoader:
     end_with_parent()
-    return _RowLoader(*parts)
+    return _RowLoader(config, source, groups)
 
 
 def open_records(config: Config) -> Source | LatentSource:
@@ -73,7 +75,7 @@ def open_records(config: Config) -> Source | LatentSource:
     return open_source(config.data)
 
 
-def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDataset:
+def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDataset[Row]:
     """An endless, shuffled, random-access sequence of training rows; row i is a function of (seed, i).
 
     Raises:
@@ -86,7 +88,7 @@ def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDat
         )
     groups = make_groups(config, source)
     load = _RowLoader(config, source, groups)
-    load(0, np.random.default_rng(0))  # what does not fit is said before anything is compiled
+    load(0, np.random.default_rng(0))  # raises for data that does not fit, before anything is compiled
     seed = rng.integer_seed(config.seed, rng.DATA)
     return grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat().random_map(load)
 
@@ -94,8 +96,8 @@ def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDat
 class TrainingData:
     """An iterator over a share of each global batch, whose state is one number.
 
-    The state counts global rows, so a run resumes with exactly the rows it would have seen, on any number of hosts
-    and of worker processes. Records that cannot be decoded are replaced, and reported in `workdir`.
+    The state counts global rows, so a run resumes with exactly the rows it would have seen, on any number of hosts and
+    worker processes. Records that cannot be decoded are replaced, and reported in `workdir`.
     """
 
     def __init__(self, config: Config, workdir: Path, shares: Shares = WHOLE) -> None:
@@ -109,25 +111,25 @@ class TrainingData:
                 RowsOfShares(training_rows(config, source), config.train.batch_size, shares),
                 config.train.batch_size,
                 shares.options,
-                # Of whole batches: a thread makes one.
+                # The buffer counts whole batches, each of which one thread makes.
                 read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads),
                 multiprocessing_options=grain.MultiprocessingOptions(num_workers=workers) if workers else None,
             )
         )
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The fields of `Row` but unreadable, with a leading axis."""
+        """The fields of `Row` except unreadable, with a leading axis."""
         with self._starting():
             batch = next(self._iterator)
         self._report.add(batch.pop("unreadable"))
         return batch
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> Json:
         """A JSON value from which `set_state` continues."""
         return self._iterator.get_state()
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continues after the batches that `state` had seen."""
+    def set_state(self, state: Json) -> None:
+        """Continues after the batches that preceded `state`."""
         self._iterator.set_state(state)
 
     def close(self) -> None:

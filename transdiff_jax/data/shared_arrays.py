@@ -8,9 +8,9 @@ import numpy as np
 
 
 class NamelessFile(NamedTuple):
-    """An array in a file that has no name: it vanishes with the process that holds it open, however that ends.
+    """An array in a file without a name, which vanishes with the process that holds it open, however that ends.
 
-    Other processes reach it through that process's file descriptor, as long as it runs.
+    Other processes reach the file through that process's file descriptor, as long as the process runs.
     """
 
     path: str  # /proc/PROCESS/fd/NUMBER
@@ -18,7 +18,7 @@ class NamelessFile(NamedTuple):
     shape: tuple[int, ...]
 
     def mapped(self) -> np.ndarray:
-        """The array, read-only and shared by all who map it."""
+        """The array, read-only and shared by all processes that map it."""
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
         return np.memmap(self.path, self.dtype, "r", shape=self.shape)
@@ -27,7 +27,8 @@ class NamelessFile(NamedTuple):
 class SharedArrays:
     """Read-only arrays in memory-mapped files.
 
-    Pickles as the places of the files: a worker process maps them too, while the process that made them runs.
+    They pickle as the paths of the files, so that a worker process maps them too, while the process that made them
+    runs.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:

@@ -1,8 +1,8 @@
-"""Which rows of each global batch a process reads: those that its devices hold."""
+"""Decides which rows of each global batch a process reads: those that its devices hold."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar, overload
 
 import grain
 import jax
@@ -12,13 +12,15 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.arrays import batch_sharding
 from transdiff_jax.parallel.mesh import batch_shards
 
+Item = TypeVar("Item")
+
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Who reads what of a batch that is sharded in equal runs of rows, its parts.
+    """Which share of a batch each process reads; a share has several parts, the equal runs of rows of the batch.
 
-    On TPUs the devices of a process are neighbours in the network and not in the mesh: their parts need not follow
-    on each other.
+    On TPUs the devices of a process are neighbours in the network but not in the mesh, so their parts need not be
+    adjacent.
     """
 
     parts: tuple[tuple[int, ...], ...]  # of every share, in order; each part once
@@ -36,10 +38,10 @@ WHOLE = Shares(((0,),))
 def shares_of(mesh: Mesh) -> Shares:
     """The shares of a batch that is sharded over a mesh.
 
-    Processes whose devices differ in the tensor axis only hold, and read, the same rows.
+    Processes whose devices differ only in the tensor axis hold, and read, the same rows.
 
     Raises:
-        UserError: some hold a part that others hold too, and not all of their parts, or another number of parts.
+        UserError: two processes share some parts but not all of them, or hold different numbers of parts.
     """
     count = batch_shards(mesh)
     held: dict[int, set[int]] = {}
@@ -54,26 +56,30 @@ def shares_of(mesh: Mesh) -> Shares:
     return Shares(tuple(shares), shares.index(tuple(sorted(held[jax.process_index()]))))
 
 
-class RowsOfShares(grain.MapDataset):
-    """Reorders each global batch so that shard p of n, rows p, p + n, p + 2n, … of it, are the rows of share p.
+class RowsOfShares(grain.MapDataset[Item]):
+    """Reorders each global batch so that its rows p, p + n, p + 2n, … (Grain's shard p of n) are those of share p.
 
-    `grain.experimental.ElasticIterator` deals rows out in turns, while a sharded array is made of parts: without this
+    `grain.experimental.ElasticIterator` deals rows out in turns, but a sharded array consists of parts. Without this,
     the rows of a batch would have another order on another number of processes.
     """
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, shares: Shares) -> None:
+    def __init__(self, parent: grain.MapDataset[Item], batch_size: int, shares: Shares) -> None:
         super().__init__(parent)
         self._batch_size, self._parts = batch_size, shares.parts
 
     def __len__(self) -> int:
         return len(self._parent)
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: slice) -> grain.MapDataset[Item]: ...
+    @overload
+    def __getitem__(self, index: int) -> Item | None: ...
+    def __getitem__(self, index: int | slice) -> Item | None | grain.MapDataset[Item]:
         if isinstance(index, slice):
             return self.slice(index)
         return self._parent[self._reordered(index)]
 
-    def _getitems(self, indices: Sequence[int]) -> Sequence[Any]:
+    def _getitems(self, indices: Sequence[int]) -> Sequence[Item | None]:
         return self._parent._getitems([self._reordered(index) for index in indices])
 
     def _reordered(self, index: int) -> int:

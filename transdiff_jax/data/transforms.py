@@ -1,4 +1,4 @@
-"""From stored pixels to the images that the tokenizer takes."""
+"""Transforms stored pixels into the images that the tokenizer takes."""
 
 import numpy as np
 from PIL import Image
@@ -8,12 +8,12 @@ from transdiff_jax.images.uint8 import to_unit_range
 
 
 def _picture(image: np.ndarray) -> Image.Image:
-    """uint8 [height, width, c] for Pillow, which has no axis for the one channel of grey."""
+    """uint8 [height, width, c] for Pillow, whose grey images have no axis of channels."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def random_square(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """A random square of the full short side, resized bicubically; uint8 [height, width, c] -> [size, size, c]."""
+    """A random square of the full short side, resized bicubically: uint8 [height, width, c] -> [size, size, c]."""
     height, width, channels = image.shape
     side = min(height, width)
     top, left = generator.integers(height - side + 1), generator.integers(width - side + 1)
@@ -23,24 +23,28 @@ def random_square(image: np.ndarray, size: int, generator: np.random.Generator) 
 
 
 def center_square(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square as ADM's evaluation data have it; uint8 [height, width, c] -> [size, size, c].
+    """The middle square, as in ADM's evaluation data: uint8 [height, width, c] -> [size, size, c].
 
-    Halved by averaging while the short side is at least twice `size`, then resized bicubically to it, then cut.
+    The image is halved by averaging while its short side is at least twice `size`, then resized bicubically so that
+    the short side is `size`, then cropped.
     """
     picture = _picture(image)
     while min(picture.size) >= 2 * size:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     scale = size / min(picture.size)
-    # Python's round, half to even, as there: the long side decides where the square lies.
+    # Python's round (half to even), like ADM, because the long side decides where the square lies.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
     top, left = (picture.height - size) // 2, (picture.width - size) // 2
     return np.asarray(picture).reshape(picture.height, picture.width, -1)[top : top + size, left : left + size]
 
 
 def transform(image: np.ndarray, config: DataConfig, generator: np.random.Generator) -> np.ndarray:
-    """The training transform of one image; `generator` is seeded by record and epoch.
+    """The training transform of one image.
 
-    Without a crop, the image must have the asked size already.
+    Args:
+        image: uint8 [height, width, c]; without a crop, it must have the configured size already.
+        config: crop, size and flip.
+        generator: seeded by record and epoch.
 
     Returns:
         float32 [image_size, image_size, channels] in [-1, 1].

@@ -1,30 +1,35 @@
-"""Records whose images cannot be decoded: what takes their place, and the report on them."""
+"""Records whose images cannot be decoded: their replacements, and the report on them."""
 
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
 from absl import logging
 
 from transdiff_jax.config import DataConfig
-from transdiff_jax.data.sources.base import Record, Source
+from transdiff_jax.data.sources.base import Records
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.decoding import UnreadableImage
-from transdiff_jax.storage.files import write_errors, write_json
+from transdiff_jax.storage.files import Json, write_errors, write_json
 
-_NAMED = 3  # records in the message of an error
+AnyRecord = TypeVar("AnyRecord")
+
+_NAMED = 3  # records in an error message
 _FIELDS = ("index", "id", "reason")  # of a record in the report
 _REPORTS = "unreadable_records{process}.json"
 
 
-def read_members(source: Source, members: np.ndarray) -> tuple[list[Record], np.ndarray, np.ndarray]:
-    """The records of one row, each of which can be decoded.
+def read_members(
+    source: Records[AnyRecord], members: np.ndarray
+) -> tuple[list[AnyRecord], np.ndarray, np.ndarray]:
+    """The records of one row, all of which can be decoded.
 
-    In place of one that cannot be comes the next of its class, in the source's order and from its end on from its
-    beginning, that can be and is not in the row: a function of the source and the members alone.
+    A record that cannot be decoded is replaced by the next one of its class that can be and is not in the row. The
+    search follows the source's order and goes on at its beginning, so the result depends on the source and the members
+    alone.
 
     Args:
         source: where the records are.
@@ -47,7 +52,7 @@ def read_members(source: Source, members: np.ndarray) -> tuple[list[Record], np.
     return records, found, replaced
 
 
-def _next_readable(source: Source, index: int, taken: set[int]) -> tuple[int, Record]:
+def _next_readable(source: Records[AnyRecord], index: int, taken: set[int]) -> tuple[int, AnyRecord]:
     label, count = source.label(index), len(source)
     for candidate in itertools.chain(range(index + 1, count), range(index)):
         if candidate not in taken and source.label(candidate) == label:
@@ -57,21 +62,22 @@ def _next_readable(source: Source, index: int, taken: set[int]) -> tuple[int, Re
                 continue
     raise UserError(
         f"class {label} ({source.class_names[label]}) of config.data.source has no other image that can be decoded to "
-        f"take the place of {source.id(index)}: mend its images, or remove the class"
+        f"replace {source.id(index)}: repair its images or remove the class"
     )
 
 
 class UnreadableReport:
-    """What a run has met of them, kept in files of its workdir that a resumed run goes on with.
+    """The unreadable records that a run has met, in files of its workdir that a resumed run continues.
 
-    Each process of a run writes a file of its own, of what it has read itself; the limit is on all of them together.
+    Each process of a run writes its own file about the records that it has read; the limit applies to all files
+    together.
     """
 
-    def __init__(self, workdir: Path, source: Source, config: DataConfig) -> None:
+    def __init__(self, workdir: Path, source: Records[object], config: DataConfig) -> None:
         process = f".{jax.process_index()}" if jax.process_count() > 1 else ""
         self.path = workdir / _REPORTS.format(process=process)
         self._source, self._limit = source, config.max_unreadable
-        # Indices mean the same only in the same records.
+        # An index means the same only for the same records.
         self._origin = {"source": config.source, "split": config.split, "records": len(source)}
         self._entries = self._from_before()
         self._check()
@@ -80,8 +86,8 @@ class UnreadableReport:
         """Notes the failed records of a batch (-1: none).
 
         Raises:
-            UserError: they and those of the other processes are now more than `config.data.max_unreadable` allows, or
-                the file cannot be written.
+            UserError: all processes together now have more than `config.data.max_unreadable` allows, or the file
+                cannot be written.
         """
         new = set(replaced[replaced >= 0].tolist()) - self._entries.keys()
         if not new:
@@ -94,14 +100,14 @@ class UnreadableReport:
         self._check()
 
     def _reason(self, index: int) -> str:
-        """Why a record failed where only its index is known."""
+        """Why a record failed; it is read again, because a batch holds the index alone."""
         try:
             self._source[index]
         except UnreadableImage as error:
             return str(error)
         return "read without an error at the second attempt"
 
-    def _from_before(self) -> dict[int, dict[str, Any]]:
+    def _from_before(self) -> dict[int, Json]:
         if not self.path.exists():
             return {}
         entries = self._read(self.path)
@@ -111,19 +117,19 @@ class UnreadableReport:
         logging.info("%d unreadable record(s) in %s from before", len(entries), self.path)
         return entries
 
-    def _read(self, path: Path) -> dict[int, dict[str, Any]] | None:
-        """The entries of a report by their indices; None of one that is of other data."""
+    def _read(self, path: Path) -> dict[int, Json] | None:
+        """The entries of a report by index; None if the report is of other data."""
         try:
             report = json.loads(path.read_text())
             entries = {
                 int(entry["index"]): {field: entry[field] for field in _FIELDS} for entry in report.pop("unreadable")
             }
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path} is no report of unreadable records: delete it, or mend it") from None
+            raise UserError(f"{path} is not a report of unreadable records: delete or repair it") from None
         return entries if report == self._origin else None
 
     def _check(self) -> None:
-        """Raises a UserError for too many, in the reports of all processes of this run, or of its earlier parts."""
+        """Raises a UserError if the reports of all processes, and of the run's earlier parts, hold too many records."""
         failed = dict(self._entries)
         every = self.path.parent / _REPORTS.format(process="*")
         for path in sorted(every.parent.glob(every.name)):
@@ -135,6 +141,6 @@ class UnreadableReport:
             raise UserError(
                 f"{len(failed)} of {len(self._source)} records ({share:.2%}) of config.data.source="
                 f"{self._origin['source']!r} cannot be decoded, more than config.data.max_unreadable={self._limit}: "
-                f"{first}{', ...' if len(failed) > _NAMED else ''}; mend them and delete {every}, where all are named, "
-                "or raise that limit"
+                f"{first}{', ...' if len(failed) > _NAMED else ''}; repair them and delete {every}, which names them "
+                "all, or raise that limit"
             )

@@ -1,4 +1,4 @@
-"""Grain's worker processes: they end with the process that they work for, and at no signal before it."""
+"""Grain's worker processes: they end with the process that they work for, and no signal ends them earlier."""
 
 import contextlib
 import functools
@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 
 from transdiff_jax.errors import UserError
 
@@ -16,9 +17,10 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 @contextlib.contextmanager
 def started_here() -> Iterator[None]:
-    """Around what may start workers: they inherit that SIGTERM and Ctrl-C are blocked.
+    """A context for code that may start workers, which inherit that SIGTERM and Ctrl-C are blocked.
 
-    Both are often sent to all processes of a job at once, and the main one still needs a batch to finish its step.
+    Both signals often reach all processes of a job at once, but the main process still needs a batch to finish its
+    step.
     """
     _start_resource_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -28,7 +30,7 @@ def started_here() -> Iterator[None]:
         if "Worker process was terminated" not in str(error):
             raise
         raise UserError(
-            f"a data worker process ended ({str(error).split('. ')[0]}): code -9 is often a lack of memory, -7 of "
+            f"a data worker process ended ({str(error).split('. ')[0]}): code -9 often means a lack of memory, -7 of "
             "space in /dev/shm; lower config.data.workers, config.data.read_threads or config.train.batch_size"
         ) from None
     finally:
@@ -37,10 +39,10 @@ def started_here() -> Iterator[None]:
 
 @functools.cache  # once
 def _start_resource_tracker() -> None:
-    """Python's helper that frees shared memory when all processes are gone.
+    """Starts Python's helper that frees shared memory when all processes are gone.
 
-    Started here since it unblocks the signals of the thread that starts it, and since it would warn of each batch
-    that was under way when a run stopped.
+    Python would start it later, but it unblocks the signals of the thread that starts it, and it would warn about each
+    batch that was under way when a run stopped.
     """
     name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
     os.environ[name] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
@@ -54,12 +56,12 @@ def _start_resource_tracker() -> None:
 
 
 def end_with_parent() -> None:
-    """Makes this worker process end when the main process does, also when that was killed; Grain's would stay."""
+    """Ends this worker process when the main process ends, even if that is killed; otherwise Grain's would stay."""
     parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
     if parent is not None:
-        threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _end_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)

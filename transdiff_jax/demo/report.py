@@ -1,7 +1,6 @@
 """The report of the digits demo: scores of both models, and pictures of their samples."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -15,7 +14,7 @@ from transdiff_jax.generation.finished_set import read_finished
 from transdiff_jax.generation.sample_set import reference_path
 from transdiff_jax.images.grids import grid
 from transdiff_jax.images.png import load_png
-from transdiff_jax.storage.files import write_json
+from transdiff_jax.storage.files import Json, write_json
 from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
 
 ONE_STEP, MRAR = "one_step", "mrar"
@@ -24,10 +23,10 @@ FILES = ("samples.png", "mrar_sequence.png", "loss.png", "report.json")
 GRID_COLUMNS = 10
 SCALE = 6
 
-Samples = tuple[dict[str, Any], UInt8[np.ndarray, "n height width 1"]]  # the record of a sample set, and its images
+Samples = tuple[Json, UInt8[np.ndarray, "n height width 1"]]  # the record of a sample set, and its images
 
 
-def write_report(folder: Path) -> dict[str, Any]:
+def write_report(folder: Path) -> Json:
     """Scores the samples below `folder` and writes report.json, samples.png, mrar_sequence.png and loss.png there.
 
     `folder` holds the runs one_step and mrar, and their sample sets samples/one_step and samples/mrar (the latter
@@ -43,7 +42,7 @@ def write_report(folder: Path) -> dict[str, Any]:
     sets = {name: _read_samples(folder / "samples" / name) for name in TITLES}
     records = {name: latest_record(folder / name) for name in TITLES}
     judge = DigitsJudge(records[ONE_STEP].config.data)
-    report: dict[str, Any] = {}
+    report: Json = {}
     for name, (record, images) in sets.items():
         labels = np.array(record["settings"]["labels"])
         report[name] = {

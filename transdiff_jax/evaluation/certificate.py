@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -13,8 +12,9 @@ from transdiff_jax.evaluation.reference_set import ReferenceSet
 from transdiff_jax.evaluation.scores import Scores
 from transdiff_jax.evaluation.set_features import SetFeatures
 from transdiff_jax.parallel.machine import describe_machine
+from transdiff_jax.storage.files import Json
 
-Certificate = dict[str, Any]  # a JSON value
+Certificate = Json
 
 
 def certificate_name(protocol: str) -> str:

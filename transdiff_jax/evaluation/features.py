@@ -40,8 +40,8 @@ class Extracted(NamedTuple):
 class FeatureExtractor:
     """Runs a network over images in batches of one static shape.
 
-    The last batch is filled up with black images, whose features are dropped: at any batch size, every image counts
-    once. The batch size and the devices change the features of an image only by rounding.
+    The last batch is padded with black images, whose features are dropped, so every image counts once at any batch
+    size. The batch size and the devices change the features of an image only by rounding.
     """
 
     def __init__(self, compute: Network, params: PyTree, mesh: Mesh, batch_size: int) -> None:
@@ -51,7 +51,7 @@ class FeatureExtractor:
             compute: the network, for instance `partial(inception_features, names=(...))`.
             params: a tree of arrays, copied to every device.
             mesh: the devices; a batch is split over its data and fsdp axes.
-            batch_size: images at once on all devices together.
+            batch_size: images in a batch, over all devices.
 
         Raises:
             UserError: the batch does not split evenly over the devices.

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -25,6 +24,7 @@ from transdiff_jax.generation.finished_set import FinishedSet, read_finished
 from transdiff_jax.generation.sample_set import RECORD, THREADS
 from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.parallel.processes import check_same
+from transdiff_jax.storage.files import Json
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -35,8 +35,8 @@ class ImageSet:
 
     source: str  # where they are, or how they are made
     kind: str
-    batches: Callable[[int], Iterator[Images]]  # by their size; the last may be smaller. Images have 1 or 3 channels
-    record: Mapping[str, Any] | None = None  # samples.json; only sample sets have one
+    batches: Callable[[int], Iterator[Images]]  # from the batch size; the last may be smaller. 1 or 3 channels
+    record: Json | None = None  # samples.json; only sample sets have one
 
     @property
     def labels(self) -> list[int] | None:
@@ -179,7 +179,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def sampler_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+def sampler_settings(record: Json) -> Json:
     """The settings that a set was sampled with; `num_labels` replaces the labels themselves."""
     settings = json.loads(json.dumps(record["settings"]))
     settings["num_labels"] = len(settings.pop("labels"))

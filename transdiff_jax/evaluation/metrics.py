@@ -109,7 +109,7 @@ def kernel_distance(
     """
     smaller = min(len(generated), len(real))
     if smaller < subset_size:
-        raise UserError(f"KID draws subsets of {subset_size} images, and one set has only {smaller}")
+        raise UserError(f"KID draws subsets of {subset_size} images, but one set has only {smaller}")
     draws = np.random.RandomState(seed)
     distances = []
     for _ in range(subsets):
@@ -160,7 +160,7 @@ def precision_recall(
     for name, features in (("generated", generated), ("real", real)):
         if len(features) <= neighbours:
             raise UserError(
-                f"precision and recall need more than {neighbours} {name} images, there are {len(features)}"
+                f"precision and recall need more than {neighbours} {name} images, but there are {len(features)}"
             )
     generated_radii, real_radii = _squared_radii(generated, neighbours), _squared_radii(real, neighbours)
     among_real, among_generated = [], np.zeros(len(real), bool)

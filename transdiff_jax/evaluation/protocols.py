@@ -11,7 +11,7 @@ class Protocol:
     """Settings of the scores, and requirements on the samples."""
 
     name: str
-    num_samples: int  # behind published scores
+    num_samples: int  # of published scores
     per_class: int | None  # samples of each class; None: any number
     splits: int  # of the Inception Score; used if split_size is None
     split_size: int | None  # images in each split

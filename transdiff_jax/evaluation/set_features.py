@@ -11,15 +11,15 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images, digest_set
 from transdiff_jax.evaluation.inception.network import WIDTHS, inception_features
 from transdiff_jax.evaluation.statistics import FeatureStatistics
-from transdiff_jax.model.params import Params
 from transdiff_jax.parallel.mesh import batch_shards
+from transdiff_jax.storage.frozen_weights import FrozenParams
 
 POOLED, SPATIAL, LOGITS = "2048", "spatial", "logits_unbiased"
 BATCH_SIZE = 64  # images in a batch by default, rounded up to a multiple of the devices
 
 
-def make_extractor(params: Params, mesh: Mesh, batch_size: int | None) -> FeatureExtractor:
-    """Inception over a mesh, with the features that scores need; None as the batch size takes the default.
+def make_extractor(params: FrozenParams, mesh: Mesh, batch_size: int | None) -> FeatureExtractor:
+    """Inception over a mesh, with the features that scores need; `batch_size=None` takes the default.
 
     Raises:
         UserError: the batch does not split evenly over the devices.

@@ -66,7 +66,7 @@ def guide(velocity: VelocityFn, weight: Float[Array, ""] | float) -> VelocityFn:
     Args:
         velocity: takes b rows and returns the velocities of 2b, interleaved: conditional c, unconditional u. Both
             halves of a pair are at the same x, and `velocity` may rely on that.
-        weight: of the guidance.
+        weight: the guidance weight.
 
     Returns:
         A velocity that takes b rows and returns b.

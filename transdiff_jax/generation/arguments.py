@@ -1,21 +1,23 @@
-"""Arguments of a program's calls, checked and brought into the form of a configuration."""
+"""Checks the arguments that programs pass, and puts them into the form of a configuration."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 
 from transdiff_jax.errors import UserError
 
-Array = jax.Array
+Setting = int | float | str | Sequence[int] | Sequence[float]  # the value of a field of `config.sampling`
 
 
 def whole_numbers(name: str, values: Sequence[int] | np.ndarray) -> tuple[int, ...]:
     """Whole numbers as plain integers.
 
+    Args:
+        name: of the argument, for errors.
+        values: the argument.
+
     Raises:
-        UserError: they are no list of whole numbers; `name` is the argument.
+        UserError: it is not a list of whole numbers.
     """
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -24,10 +26,10 @@ def whole_numbers(name: str, values: Sequence[int] | np.ndarray) -> tuple[int, .
 
 
 def sample_indices(labels: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
-    """Sample indices int32 [n], one for each label; None where none are given.
+    """Sample indices int32 [n], one for each label; None if none are given.
 
     Raises:
-        UserError: another number of them, or one that is no index.
+        UserError: there is another number of them, or one cannot be an index.
     """
     if indices is None:
         return None
@@ -37,11 +39,11 @@ def sample_indices(labels: Sequence[int] | np.ndarray, indices: Sequence[int] | 
     return np.array(found, np.int32)
 
 
-def sampling_fields(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as the fields of `config.sampling` have them."""
+def sampling_fields(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings as fields of `config.sampling`: guidance as a tuple, and several steps as steps_by_image."""
     fields = dict(settings)
-    if isinstance(fields.get("guidance"), int | float):
-        fields["guidance"] = (fields["guidance"],)
+    if isinstance(guidance := fields.get("guidance"), int | float):
+        fields["guidance"] = (guidance,)
     if isinstance(fields.get("steps"), tuple | list):
         fields["steps_by_image"] = fields.pop("steps")
     elif "steps" in fields:
@@ -50,5 +52,5 @@ def sampling_fields(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_array(array: np.ndarray) -> str:
-    """Type and shape, for errors."""
+    """Dtype and shape, for errors."""
     return f"{array.dtype} {list(array.shape)}"

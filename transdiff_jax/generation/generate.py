@@ -1,14 +1,13 @@
-"""Sample sets: fifty thousand images on whatever devices and processes there are, safe to kill at any moment.
+"""Generates sample sets, such as fifty thousand images, on any devices and processes; safe to kill at any moment.
 
-Samples are computed in batches of consecutive indices, the same ones after a restart: with the same batch size and
-devices a remade file has the same bytes. Each process writes the rows that its own devices computed. The layout of
-the folder is in sample_set.py.
+Samples are computed in batches of consecutive indices, which are the same after a restart: with the same batch size and
+devices, a remade file has the same bytes. Each process writes the rows that its own devices computed. sample_set.py
+describes the folder.
 """
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -31,24 +30,27 @@ from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.parallel.row_batches import padded_batches
 from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
 from transdiff_jax.sampling.semantic_similarity import class_similarities, fused_similarities
-from transdiff_jax.storage.files import write_errors
+from transdiff_jax.storage.files import Json, write_errors
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
 
 
-def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> dict[str, Any]:
-    """Samples all that is missing in `out`; every process of the job calls it, and all see the folder.
+def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> Json:
+    """Makes the samples that are missing in a folder; every process of the job must call this.
 
     Args:
         weights: parameters, and the configuration with the sampling settings to use.
+        request: which samples.
+        out: the folder, which all processes must see.
+        mesh: the devices.
 
     Returns:
         The record written to samples.json.
 
     Raises:
-        UserError: labels out of range, a folder that cannot be used or that holds samples of other settings, files
-            that cannot be written. Where it is another process that fails, this one may be ended by JAX.
+        UserError: a label is out of range, the folder cannot be used or holds samples of other settings, or a file
+            cannot be written. If another process fails, JAX may end this one.
     """
     config, count = weights.config, len(request.labels)
     check_labels(request, config.model.num_classes)
@@ -71,10 +73,10 @@ def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: 
 
 def _sample_missing(
     sampler: Sampler, weights: Weights, request: SampleRequest, samples: SampleSet, mesh: Mesh, missing: np.ndarray
-) -> dict[str, Any]:
+) -> Json:
     """Samples and writes; returns the count and the times."""
     size, total = weights.config.sampling.batch_size, int(missing.sum())
-    figures = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
+    figures: Json = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
     if not total:
         return figures
     figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
@@ -93,7 +95,7 @@ def _sample_missing(
 
 
 def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -> dict[str, float]:
-    """How alike the semantic features' tokens are (lower: more diverse), for each class; for fused ones the mean."""
+    """The similarity of semantic tokens (lower is more diverse) for each class, and its mean over fused samples."""
     config, params = weights.config, weights.params
     fused = () if request.fuse_with is None else (request.fuse_with,)
     classes = np.unique((*request.labels, *fused))
@@ -111,20 +113,20 @@ def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -
 
 
 def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and images of this process's part of a batch, as far as they are missing; waits for the device."""
+    """Yields the missing files of this process's part of a batch: names and images. Waits for the device."""
     for (row, sequence), (_, finite) in zip(own_rows(made.images), own_rows(made.finite), strict=True):
         index = first + row
         if index < len(missing) and missing[index]:
             if not finite:
                 raise UserError(
-                    f"sample {index} holds values that are not finite, which no image can show: the weights may be "
-                    "damaged or untrained, or overflow in config.model.dtype; samples before it are kept"
+                    f"sample {index} holds values that are not finite: the weights may be damaged or untrained, or "
+                    "overflow in config.model.dtype; earlier samples are kept"
                 )
             yield from zip(samples.names(index), sequence, strict=True)
 
 
 def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
-    """One row for each of the first classes, with the first samples of each; a row is named by its class."""
+    """Draws a row for each of the first classes, named after it, with its first samples."""
     channels = weights.config.data.image_channels
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(request.labels):
@@ -139,7 +141,7 @@ def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
 
 
 def _row_name(label: int, weights: Weights, request: SampleRequest) -> str:
-    """The first of a class's names, or its number where no name is known; of fused classes both."""
+    """The first of a class's names, or its number if no name is known; for fused classes, both."""
     classes = (label,) if request.fuse_with is None else (label, request.fuse_with)
     names = weights.class_names
     return " + ".join(names[index].split(",")[0][:MAX_NAME] if names else str(index) for index in classes)

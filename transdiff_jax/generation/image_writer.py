@@ -1,6 +1,6 @@
-"""Image files written in the background, with a digest noted of each.
+"""Writes image files in the background and notes a digest of each.
 
-The device computes while images are encoded; memory is bounded, since no more than a few batches wait.
+The device computes while images are encoded. Memory is bounded, because only a few batches may wait.
 """
 
 import collections
@@ -27,12 +27,12 @@ MAX_BATCHES = 2  # waiting or being written, beside the one that the device comp
 class ImageWriter:
     """Writes batches of PNG files below a folder, in threads.
 
-    A file's digest is noted in the journal after the file has its name. So what a kill or a full disk interrupts is
+    A file's digest enters the journal after the file has its name. So a file that a kill or a full disk interrupts is
     not in the journal, and is made again.
     """
 
     def __init__(self, folder: Path, journal_folder: str) -> None:
-        """Starts the threads and a journal of this process and start.
+        """Starts the threads, and a new journal with a random name in `journal_folder`, which is below `folder`.
 
         Raises:
             UserError: the journal cannot be written.
@@ -40,7 +40,7 @@ class ImageWriter:
         self._folder = folder
         self._journal_path = folder / journal_folder / secrets.token_hex(8)
         self._lock = threading.Lock()
-        self._batches: collections.deque[list[concurrent.futures.Future]] = collections.deque()
+        self._batches: collections.deque[list[concurrent.futures.Future[None]]] = collections.deque()
         self._failure: UserError | None = None
         with write_errors(self._journal_path):
             self._journal = self._journal_path.open("ab", buffering=0)
@@ -50,7 +50,7 @@ class ImageWriter:
         return self
 
     def write(self, files: Iterable[tuple[str, np.ndarray]]) -> None:
-        """Takes a batch of names and images, and waits only while too many batches are unwritten.
+        """Takes a batch of names and images; waits only while too many batches are unwritten.
 
         Raises:
             UserError: a file of this or an earlier batch could not be written.
@@ -59,7 +59,7 @@ class ImageWriter:
         self._batches.append([self._pool.submit(self._write_one, name, image) for name, image in files])
 
     def _wait(self, allowed: int) -> None:
-        """Returns when no more than `allowed` batches are unwritten."""
+        """Returns once at most `allowed` batches are unwritten."""
         while len(self._batches) > allowed:
             concurrent.futures.wait(self._batches[0])
             for future in self._batches.popleft():
@@ -83,12 +83,12 @@ class ImageWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Waits for all files, after a UserError of the caller too; after any other error, drops those that wait."""
+        """Waits for all files, even after a UserError of the caller; after any other error, drops those that wait."""
         try:
             if kind is None:
                 self._wait(0)
         finally:
-            told = kind is None or issubclass(kind, UserError)
-            self._pool.shutdown(cancel_futures=not told or self._failure is not None)
+            expected = kind is None or issubclass(kind, UserError)
+            self._pool.shutdown(cancel_futures=not expected or self._failure is not None)
             with write_errors(self._journal_path):
                 self._journal.close()

@@ -1,10 +1,9 @@
-"""From a run's folder to a model in memory, and from a model to a folder of samples."""
+"""Loads a run into memory, and writes a model's samples into a folder."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
@@ -14,8 +13,7 @@ from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.trained_model import TrainedModel
 from transdiff_jax.parallel.mesh import make_mesh
-
-Array = jax.Array
+from transdiff_jax.storage.files import Json
 
 
 def load(
@@ -27,10 +25,10 @@ def load(
     attention: Literal["xla", "cudnn"] | None = None,
     mesh: Mesh | None = None,
 ) -> TrainedModel:
-    """Reads a run, trained here or converted; nothing in its folder is changed.
+    """Reads a run that was trained here or converted; changes nothing in its folder.
 
     Args:
-        workdir: folder of the run.
+        workdir: the folder of the run.
         step: of the checkpoint; None for the newest intact one.
         ema_rate: which average; None for the run's first.
         dtype: of the computation; None for the run's. Parameters stay float32.
@@ -49,18 +47,18 @@ def load(
     return TrainedModel(dataclasses.replace(weights, config=make_config(values)), mesh)
 
 
-def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> dict[str, Any]:
-    """Writes samples into a folder, resumably; what is there already is not made again.
+def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> Json:
+    """Writes samples into a folder, resumably: existing samples are not made again.
 
     Args:
         model: from `load`, with the run's own sampling settings or those of `TrainedModel.with_settings`.
         request: which samples.
-        out: the folder; of a job of several processes, all must see it.
+        out: the folder, which all processes of a job must see.
 
     Returns:
-        The record of the set, as samples.json holds it.
+        The record of the set, as in samples.json.
 
     Raises:
-        UserError: classes that do not exist, a folder that cannot be used or holds samples of other settings.
+        UserError: a class does not exist, or the folder cannot be used or holds samples of other settings.
     """
     return generate_samples(model.weights, request, Path(out).expanduser(), model.mesh)

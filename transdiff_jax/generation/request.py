@@ -1,19 +1,15 @@
-"""What to sample, and what decides the images."""
+"""Requests for samples, and the settings that decide the images."""
 
 import dataclasses
-from typing import Any
-
-import jax
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
-
-Array = jax.Array
 
 
 def balanced_labels(num_samples: int, num_classes: int) -> list[int]:
-    """Classes in order, equally often (to within one), as published scores are made.
+    """Classes in order, each equally often to within one, as for the published scores.
 
     The first num_samples % num_classes classes come once more than the others.
     """
@@ -23,7 +19,7 @@ def balanced_labels(num_samples: int, num_classes: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class SampleRequest:
-    """What to sample."""
+    """Which samples to make, and which files to write."""
 
     labels: tuple[int, ...]  # class of sample 0, 1, …
     seed: int
@@ -33,7 +29,7 @@ class SampleRequest:
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:
-    """Raises a UserError for classes that the model does not have, or for no samples at all."""
+    """Raises a UserError if there are no labels, or if the model does not have a class."""
     if not request.labels:
         raise UserError("no samples were asked for: give at least one label")
     fused = () if request.fuse_with is None else (request.fuse_with,)
@@ -43,17 +39,17 @@ def check_labels(request: SampleRequest, num_classes: int) -> None:
             raise UserError(f"{name}: class {label} does not exist; this model has classes 0 to {num_classes - 1}")
 
 
-def sample_settings(weights: Weights, request: SampleRequest) -> dict[str, Any]:
-    """What decides the images, to within rounding: not the batch size, nor how a batch is decoded."""
-    sampling = dataclasses.asdict(weights.config.sampling)
+def sample_settings(weights: Weights, request: SampleRequest) -> Json:
+    """The settings that decide the images to within rounding, so without the sizes of batches and slices."""
+    sampling: Json = dataclasses.asdict(weights.config.sampling)
     del sampling["batch_size"]
     if request.fuse_with is None:
         del sampling["fuse_fraction"]
-    tokenizer = dataclasses.asdict(weights.config.tokenizer)
+    tokenizer: Json = dataclasses.asdict(weights.config.tokenizer)
     del tokenizer["slice_size"]
     folder = tokenizer.pop("weights")
     if weights.config.tokenizer.kind != "pixels":
-        tokenizer["sha256"] = weights_digest(folder)  # the weights, wherever they are
+        tokenizer["sha256"] = weights_digest(folder)  # of the weights, because their folder may move
     return {
         "checkpoint_sha256": weights.digest,
         "step": weights.step,

@@ -1,8 +1,7 @@
-"""Batches of the samples of a request, with the device always one batch ahead of the host."""
+"""Makes the samples of a request in batches, with the device always one batch ahead of the host."""
 
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from transdiff_jax.checkpoints.weights import Weights
@@ -11,11 +10,9 @@ from transdiff_jax.parallel.lookahead import dispatched
 from transdiff_jax.parallel.row_batches import padded_batches
 from transdiff_jax.sampling.sampler import Sampler, Samples
 
-Array = jax.Array
-
 
 def request_rows(request: SampleRequest, rows: np.ndarray) -> np.ndarray:
-    """Labels of some samples as a sampler takes them: int32 [b], or [b, 2] of fused classes."""
+    """The labels of some samples as a sampler takes them: int32 [b], or [b, 2] for fused classes."""
     labels = np.array(request.labels, np.int32)[rows]
     if request.fuse_with is None:
         return labels
@@ -30,14 +27,14 @@ def sample_batches(
     wanted: np.ndarray | None = None,
     indices: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Samples]]:
-    """Batches of samples in turn, each with the index of its first one; the next is dispatched already.
+    """Yields batches in turn, each with the number of its first sample, after the next one is dispatched.
 
     Args:
-        sampler: of the weights' configuration.
+        sampler: for the weights' configuration.
         weights: parameters, and the batch size.
         request: which samples.
-        wanted: bool [samples]; a batch of which none is wanted is left out.
-        indices: sample indices [samples], on which their noise depends; None counts from 0.
+        wanted: bool [samples]; a batch without a wanted sample is skipped.
+        indices: sample indices [samples], on which the noise depends; None counts from 0.
     """
     count, size = len(request.labels), weights.config.sampling.batch_size
 

@@ -6,11 +6,11 @@
     grid.png                    the first samples of the first classes
     samples.json                settings, machines and versions, and the SHA-256 of each shard once all is there
     SHA256SUMS                  the SHA-256 of each file: `sha256sum --check SHA256SUMS`
-    progress/                   journals with the same of a job that has not ended, one a process
+    progress/                   the same in journals of a job that has not ended, one for each process
 
-Images are plain PNG files, which is what people and scoring tools read; a file is the unit of writing and of
-repair: it counts if it has a digest and matches it, and anything else is made again. A shard is a run of SHARD_SIZE
-samples, whatever the batch, the devices and the processes; its digest is that of its lines in SHA256SUMS.
+Images are plain PNG files, which people and scoring tools can read. Each file is written and repaired by itself: it
+counts if it matches its noted digest, and otherwise it is made again. A shard is a run of SHARD_SIZE samples, whatever
+the batch size, devices and processes; its digest is that of its lines in SHA256SUMS.
 """
 
 import concurrent.futures
@@ -22,7 +22,6 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -30,7 +29,7 @@ from absl import logging
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.png import load_png
 from transdiff_jax.storage.checksums import format_sum, intact_files, parse_sums, sha256
-from transdiff_jax.storage.files import atomic_path, remove_temporaries, write_bytes, write_errors, write_json
+from transdiff_jax.storage.files import Json, atomic_path, remove_temporaries, write_bytes, write_errors, write_json
 
 RECORD, SUMS, NPZ, GRID = "samples.json", "SHA256SUMS", "samples.npz", "grid.png"
 IMAGES, REFERENCES, PROGRESS = "images", "references", "progress"
@@ -39,17 +38,17 @@ THREADS = 8
 
 
 def image_path(out: Path, index: int) -> Path:
-    """Where the result of a sample is."""
+    """The file of a sample's result."""
     return out / IMAGES / f"{index:06d}.png"
 
 
 def reference_path(out: Path, index: int, image: int) -> Path:
-    """Where image number `image` (from 1) of a sample's MRAR sequence is, if it is not the last."""
+    """The file of image number `image` (from 1) of a sample's MRAR sequence, if it is not the last."""
     return out / REFERENCES / f"{index:06d}_{image}.png"
 
 
 class SampleSet:
-    """The folder of `count` samples of which `num_images` images each are wanted: the result, and earlier ones.
+    """A folder of `count` samples with `num_images` images each: the result, after the earlier images if there are any.
 
     With several processes, one of them opens and finishes the set, and all write files into it.
     """
@@ -58,30 +57,30 @@ class SampleSet:
         self.folder = folder
         self._count = count
         self._num_images = num_images
-        self._digests: dict[str, str] = {}  # of the files that are there and intact
+        self._digests: dict[str, str] = {}  # of the intact files
 
     def names(self, index: int) -> list[str]:
-        """Files of a sample relative to the folder, in the order of its images."""
+        """A sample's files relative to the folder, in the order of its images."""
         earlier = [reference_path(Path(), index, image) for image in range(1, self._num_images)]
         return [path.as_posix() for path in (*earlier, image_path(Path(), index))]
 
-    def read_record(self) -> dict[str, Any]:
-        """What samples.json holds."""
+    def read_record(self) -> Json:
+        """The content of samples.json."""
         return json.loads((self.folder / RECORD).read_text())
 
-    def open(self, settings: dict[str, Any], details: dict[str, Any], run: dict[str, Any]) -> np.ndarray:
-        """Creates the set or goes on with it.
+    def open(self, settings: Json, details: Json, run: Json) -> np.ndarray:
+        """Creates the set or continues it.
 
         Args:
-            settings: what decides the images; a set with others is refused.
-            details: what else the record of a new set holds.
-            run: the machine and the versions; noted for each call that has something to sample.
+            settings: what decides the images; a set with other settings is refused.
+            details: the rest of a new set's record.
+            run: the machine and the versions, noted for each call that has something to sample.
 
         Returns:
             Whether each sample is missing, bool [count].
 
         Raises:
-            UserError: a folder that cannot be used or that holds other samples.
+            UserError: the folder cannot be used, or holds other samples.
         """
         record = self._open_folder(json.loads(json.dumps(settings)), details)
         noted = self._read_sums()
@@ -99,7 +98,7 @@ class SampleSet:
             self._write_sums()
         return missing
 
-    def _open_folder(self, settings: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:
+    def _open_folder(self, settings: Json, details: Json) -> Json:
         try:
             for name in (IMAGES, *([REFERENCES] if self._num_images > 1 else [])):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,7 @@ class SampleSet:
         return record
 
     def _read_sums(self) -> list[tuple[str, str]]:
-        """All digests noted so far; a file that was made again has two."""
+        """All digests noted so far; a file that was made twice has two."""
         lists = [path for path in (self.folder / SUMS, *self._journals()) if path.exists()]
         try:
             return [entry for path in lists for entry in parse_sums(path.read_text(errors="replace"))]
@@ -130,14 +129,14 @@ class SampleSet:
         return sorted((self.folder / PROGRESS).glob("*"))
 
     def _intact(self, noted: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Names and digests of the files that are as they were written."""
+        """Names and digests of the files that match a noted digest."""
         accepted: dict[str, set[str]] = {}
         for digest, name in noted:
             accepted.setdefault(name, set()).add(digest)
         return intact_files(self.folder, accepted)
 
-    def _write_sums(self) -> list[dict[str, Any]]:
-        """Writes what is known into SHA256SUMS, drops the journals, and describes the shards."""
+    def _write_sums(self) -> list[Json]:
+        """Writes the known digests into SHA256SUMS, deletes the journals, and describes the shards."""
         shards = [
             {"first": first, "samples": min(SHARD_SIZE, self._count - first), "lines": []}
             for first in range(0, self._count, SHARD_SIZE)
@@ -154,17 +153,17 @@ class SampleSet:
                 journal.unlink()
         return [shard | {"sha256": hashlib.sha256(text).hexdigest()} for shard, text in zip(shards, texts, strict=True)]
 
-    def finish(self, figures: dict[str, Any], *, npz: bool, channels: int, draw: Callable[[], None]) -> None:
-        """Completes the record when all files are written; does nothing to a complete set.
+    def finish(self, figures: Json, *, npz: bool, channels: int, draw: Callable[[], None]) -> None:
+        """Completes the record when all files are written; leaves a complete set alone.
 
         Args:
             figures: counts and times of this call.
-            npz: also write samples.npz; one that is there follows the images in any case.
+            npz: also write samples.npz; an existing one follows the images in any case.
             channels: of the images.
-            draw: makes what shows the set; called if there is something new to show.
+            draw: draws the grid; called if there is something new to show.
 
         Raises:
-            UserError: a file is missing after all, or something cannot be written.
+            UserError: a file is missing, or something cannot be written.
         """
         record = self.read_record()
         written = {name: digest for digest, name in self._read_sums()}
@@ -193,7 +192,7 @@ class SampleSet:
                     )
 
     def _write_npz(self, channels: int) -> None:
-        """Streams all results into one array; memory holds a shard."""
+        """Streams all results into one array; memory holds one shard at a time."""
         paths = [image_path(self.folder, index) for index in range(self._count)]
         shape = (self._count, *load_png(paths[0], channels).shape)
         with (
@@ -201,7 +200,7 @@ class SampleSet:
             concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
             atomic_path(self.folder / NPZ) as temporary,
         ):
-            # A fixed date, so that the same images are the same bytes.
+            # The date is fixed, so that the same images give the same bytes.
             with (
                 zipfile.ZipFile(temporary, "w") as archive,
                 archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
@@ -215,6 +214,6 @@ class SampleSet:
 
 
 def sample_of(name: str) -> float:
-    """The sample that a file belongs to, or infinity."""
+    """The sample that a file belongs to; infinity if it belongs to none."""
     match = re.fullmatch(rf"{IMAGES}/(\d+)\.png|{REFERENCES}/(\d+)_\d+\.png", name)
     return int(match[1] or match[2]) if match else math.inf

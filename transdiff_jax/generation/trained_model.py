@@ -6,40 +6,42 @@ The same seed, indices and settings give the same bytes as the command `sample`.
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.arguments import describe_array, sample_indices, sampling_fields, whole_numbers
+from transdiff_jax.generation.arguments import Setting, describe_array, sample_indices, sampling_fields, whole_numbers
 from transdiff_jax.generation.request import SampleRequest, check_labels
 from transdiff_jax.generation.sample_batches import sample_batches
 from transdiff_jax.images.uint8 import to_uint8, to_unit_range
-from transdiff_jax.model.params import Params
+from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import replicate, replicated
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.parallel.row_batches import map_rows
-from transdiff_jax.sampling.sampler import Sampler, make_sampler
+from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.make import make_tokenizer
 
-Array = jax.Array
-Progress = Callable[[int, int], object]  # called with the number of samples that are done, and of all
+Numbers = Sequence[int] | Int[np.ndarray, " n"]
+Progress = Callable[[int, int], object]  # called with the number of finished samples and the total
+Kept = TypeVar("Kept")
 
 
 class TrainedModel:
-    """Parameters with their configuration, tokenizer and devices; what is compiled is kept for the next call."""
+    """Parameters with their configuration, tokenizer and devices; compiled functions are kept for the next call."""
 
     def __init__(self, weights: Weights, mesh: Mesh) -> None:
-        """Holds what `load` has read."""
+        """`load` makes one from the folder of a run."""
         self.weights, self.mesh = weights, mesh
         self._kept: dict[Hashable, Any] = {}  # samplers, jitted functions, the tokenizer: made when first needed
 
@@ -50,16 +52,16 @@ class TrainedModel:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of all classes, in order; empty where the run does not know them."""
+        """Names of all classes, in order; empty if the run does not know them."""
         return self.weights.class_names
 
-    def with_settings(self, **settings: Any) -> "TrainedModel":
+    def with_settings(self, **settings: Setting) -> "TrainedModel":
         """The same model with other sampling settings: fields of `config.sampling`, such as guidance and steps.
 
-        A single number stands for a tuple of one, and several `steps` are those of each image of a sequence.
+        A single guidance weight stands for a tuple of one; several `steps` are those of each image of a sequence.
 
         Raises:
-            UserError: a setting that does not exist, or a value that it cannot have.
+            UserError: a setting does not exist, or cannot have its value.
         """
         values = self.config.to_dict()
         values["sampling"] |= sampling_fields(settings)
@@ -73,15 +75,15 @@ class TrainedModel:
 
     def sample(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: Numbers,
         *,
         seed: int = 0,
-        indices: Sequence[int] | np.ndarray | None = None,
+        indices: Numbers | None = None,
         all_images: bool = False,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Setting,
     ) -> UInt8[np.ndarray, "n *images height width channels"]:
-        """One sample of each label.
+        """One sample for each label.
 
         Args:
             labels: classes.
@@ -92,7 +94,7 @@ class TrainedModel:
             **settings: as in `with_settings`: guidance, steps, solver, batch_size and others.
 
         Raises:
-            UserError: labels or settings that the model does not have, or samples that are not finite.
+            UserError: the model does not have a label or a setting, or a sample is not finite.
         """
         request = SampleRequest(whole_numbers("labels", labels), seed)
         return self._sample(request, sample_indices(labels, indices), all_images, progress, settings)
@@ -106,7 +108,7 @@ class TrainedModel:
         n: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Setting,
     ) -> UInt8[np.ndarray, "n height width channels"]:
         """Images of two classes whose semantic features are spliced at random, token by token (paper, figure 1).
 
@@ -114,7 +116,7 @@ class TrainedModel:
             first: a class.
             second: the other one.
             fraction: share of tokens that take the second class's feature.
-            n: how many images.
+            n: number of images.
             seed: of the noise and of the splices.
             progress: called after each batch.
             **settings: as in `with_settings`.
@@ -129,16 +131,16 @@ class TrainedModel:
     def _sample(
         self,
         request: SampleRequest,
-        indices: np.ndarray | None,
+        indices: Int[np.ndarray, " n"] | None,
         all_images: bool,
         progress: Progress | None,
-        settings: dict[str, Any],
-    ) -> np.ndarray:
+        settings: dict[str, Setting],
+    ) -> UInt8[np.ndarray, "n *images height width channels"]:
         model = self.with_settings(**settings) if settings else self
         check_labels(request, self.config.model.num_classes)
         count, size = len(request.labels), model.config.sampling.batch_size
         check_batch(size, self.mesh, "batch_size")
-        everywhere = self._jitted(_images_and_finite)
+        everywhere = self._jitted(_unchanged)
         made = []
         for first, samples in sample_batches(model._sampler(all_images), model.weights, request, indices=indices):
             images, finite = (np.asarray(array)[: count - first] for array in everywhere(samples))
@@ -152,7 +154,7 @@ class TrainedModel:
                 progress(min(first + size, count), count)
         return np.concatenate(made)
 
-    def _keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def _keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
@@ -164,20 +166,20 @@ class TrainedModel:
     def _tokenizer(self) -> Tokenizer:
         return self._keep("tokenizer", lambda: replicate(make_tokenizer(self.config), self.mesh))
 
-    def _jitted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose result every process holds whole."""
+    def _jitted(self, function: Callable[..., Kept]) -> Callable[..., Kept]:
+        """The function, jitted, with a result that every process holds whole."""
 
-        def on_mesh(*arguments: Any) -> Any:
+        def on_mesh(*arguments: object) -> Kept:
             with axes.over(self.mesh):
                 return function(*arguments)
 
         return self._keep(function, lambda: jax.jit(on_mesh, out_shardings=replicated(self.mesh)))
 
-    def semantic_features(self, labels: Sequence[int] | np.ndarray) -> Float[np.ndarray, "n tokens width"]:
-        """What the semantic encoder makes of classes: z of the first image, which depends on the class alone.
+    def semantic_features(self, labels: Numbers) -> Float[np.ndarray, "n tokens width"]:
+        """Semantic features of classes: z of the first image, which depends on the class alone.
 
         Raises:
-            UserError: labels that the model does not have.
+            UserError: the model does not have a label.
         """
         request = SampleRequest(whole_numbers("labels", labels), seed=0)
         check_labels(request, self.config.model.num_classes)
@@ -186,13 +188,11 @@ class TrainedModel:
         rows = {"labels": np.array(request.labels, np.int32)}
         return map_rows(lambda rows: encode(params, rows["labels"]), rows, self._batch(), self.mesh)
 
-    def encode(
-        self, images: UInt8[np.ndarray, "n height width channels"]
-    ) -> Float[np.ndarray, "n latent_size latent_size latent_channels"]:
+    def encode(self, images: UInt8[np.ndarray, "n height width channels"]) -> Float[np.ndarray, "n h w c"]:
         """The most likely latents of images, scaled as the model takes them.
 
         Raises:
-            UserError: images of another size or number of channels than the run's.
+            UserError: the images do not have the run's size or number of channels.
         """
         data = self.config.data
         expected = (data.image_size, data.image_size, data.image_channels)
@@ -201,13 +201,11 @@ class TrainedModel:
         encode, tokenizer = self._jitted(_encode), self._tokenizer()
         return map_rows(lambda rows: encode(tokenizer, rows["images"]), {"images": images}, self._batch(), self.mesh)
 
-    def decode(
-        self, latents: Float[np.ndarray, "n latent_size latent_size latent_channels"]
-    ) -> UInt8[np.ndarray, "n height width channels"]:
-        """Images of latents.
+    def decode(self, latents: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n height width channels"]:
+        """The images of latents.
 
         Raises:
-            UserError: latents of another shape than the model's.
+            UserError: the latents do not have the model's shape.
         """
         model = self.config.model
         expected = (model.latent_size, model.latent_size, model.latent_channels)
@@ -223,18 +221,18 @@ class TrainedModel:
         return size
 
 
-def _images_and_finite(samples: Any) -> tuple[Array, Array]:
-    return samples.images, samples.finite
+def _unchanged(samples: Samples) -> Samples:
+    return samples
 
 
-def _features(model: TransDiff, params: Params, labels: Array) -> Array:
-    null = jnp.zeros(len(labels), bool)
-    return model.apply({"params": params}, labels, null, method=TransDiff.start).features.astype(jnp.float32)
+def _features(model: TransDiff, params: Params, labels: Int[Array, " b"]) -> Float[Array, "b tokens width"]:
+    prefix = applied(model, params, TransDiff.start)(labels, jnp.zeros(len(labels), bool))
+    return prefix.features.astype(jnp.float32)
 
 
-def _encode(tokenizer: Tokenizer, images: Array) -> Array:
+def _encode(tokenizer: Tokenizer, images: UInt8[Array, "b height width channels"]) -> Float[Array, "b h w c"]:
     return tokenizer.mean(tokenizer.moments(to_unit_range(images)))
 
 
-def _decode(tokenizer: Tokenizer, latents: Array) -> Array:
+def _decode(tokenizer: Tokenizer, latents: Float[Array, "b h w c"]) -> UInt8[Array, "b height width channels"]:
     return to_uint8(tokenizer.decode(latents))

@@ -107,7 +107,7 @@ def check_batch(size: int, mesh: Mesh, field: str) -> None:
         field: name of the setting in the error message.
 
     Raises:
-        UserError: they do not.
+        UserError: the rows do not split evenly.
     """
     shards = batch_shards(mesh)
     if size % shards:

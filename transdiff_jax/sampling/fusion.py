@@ -11,12 +11,13 @@ from transdiff_jax.config import ModelConfig
 from transdiff_jax.model.transdiff import TransDiff
 
 Labels = Int[Array | np.ndarray, " b"] | Int[Array | np.ndarray, "b 2"]  # classes, or pairs of classes to fuse
-Splice = Bool[Array | np.ndarray, "b all_tokens"]  # semantic tokens of all images that take the second class's feature
+# The semantic tokens, of all images or of those to come, that take the second class's feature.
+Splice = Bool[Array | np.ndarray, "b _tokens"]
 
 
 def draw_splice(
     config: ModelConfig, seed: int | Int[Array, ""], indices: Int[Array | np.ndarray, " b"], fraction: float
-) -> Bool[Array, "b all_tokens"]:
+) -> Bool[Array, "b tokens"]:
     """Draws which semantic tokens of each fused sample, over all its images, take the second class's feature.
 
     Args:

@@ -78,14 +78,14 @@ def _velocity(
 ) -> VelocityFn:
     """The velocity under conditions, guided at the times of the table whose weight is above 1."""
 
-    def velocity(x: Latents, t: Time, keys_values: KeysValues | GuidedPair) -> Latents:
+    def velocity(x: Latents, t: Time, keys_values: KeysValues | GuidedPair) -> Float[Array, "rows tokens c"]:
         x, split = axes.gather_inside(x, params)
         return applied(model, split, TransDiff.velocity_at)(x, table.at(t), keys_values)
 
     def single(x: Latents, t: Time) -> Latents:
         return velocity(x, t, conditions.conditional)
 
-    def pair(x: Latents, t: Time) -> Float[Array, "..."]:
+    def pair(x: Latents, t: Time) -> Float[Array, "rows tokens c"]:
         return velocity(x, t, conditions.pair())
 
     def guided(x: Latents, t: Time) -> Latents:

@@ -71,7 +71,7 @@ def _velocity(
     if guided:
         features = interleave(features, encode(labels.reshape(len(labels), -1)[:, 0], True))
 
-    def velocity(x: Latents, t: Time) -> Float[Array, "..."]:
+    def velocity(x: Latents, t: Time) -> Float[Array, "rows tokens c"]:
         x = interleave(x, x) if guided else x
         # Otherwise the compiler would move everything that does not depend on x out of the solver's loop.
         x, z = jax.lax.optimization_barrier((x, features))

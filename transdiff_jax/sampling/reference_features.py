@@ -1,6 +1,6 @@
 """Semantic features of images, each taken by an MRAR model as the first image of a sequence."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32
 
 from transdiff_jax.config import ModelConfig
+from transdiff_jax.data.groups.making import ClassFeatures
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
@@ -19,8 +20,6 @@ from transdiff_jax.parallel.mesh import batch_shards
 from transdiff_jax.parallel.row_batches import map_rows
 
 BATCH = 64  # images on each device at once
-
-ClassFeatures = Callable[[Float[np.ndarray, "n h w c"], int], Float32[np.ndarray, "n width"]]
 
 
 def check_fits(model: ModelConfig, *, latent_size: int, latent_channels: int, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a tokenizer."""
+"""The interface that every tokenizer implements."""
 
 from typing import Protocol, runtime_checkable
 
@@ -16,16 +16,12 @@ class Tokenizer(Protocol):
 
     def moments(self, images: Float[Array, "*lead height width channels"]) -> Float[Array, "*lead h w moments"]:
         """Images in [-1, 1] -> the moments that describe their posterior."""
-        ...
 
     def mean(self, moments: Float[Array, "*lead h w moments"]) -> Float[Array, "*lead h w c"]:
         """The most likely latents, in float32."""
-        ...
 
     def draw(self, moments: Float[Array, "*lead h w moments"], key: Key[Array, ""]) -> Float[Array, "*lead h w c"]:
         """A sample of the posterior in float32, from moments of any float dtype."""
-        ...
 
     def decode(self, latents: Float[Array, "*lead h w c"]) -> Float[Array, "*lead height width channels"]:
         """Images of about [-1, 1], not clipped."""
-        ...

@@ -37,11 +37,11 @@ class Kl16Config:
     attention_levels: tuple[int, ...] = (4,)  # encoder levels with self-attention after each residual block
     latent_channels: int = 16
     image_channels: int = 3
-    dtype: Literal["float32", "bfloat16"] = "float32"  # compute; parameters and outputs are always float32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and outputs are always float32
 
     @property
     def factor(self) -> int:
-        """Side of the square of pixels that becomes one latent position."""
+        """Side of the pixel square that becomes one latent position."""
         return 2 ** (len(self.multipliers) - 1)
 
 

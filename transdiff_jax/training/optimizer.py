@@ -8,8 +8,8 @@ from transdiff_jax.config import Config
 from transdiff_jax.model.params import Params
 from transdiff_jax.training.parameter_rules import Rules, apply_rules
 
-# The release decays every parameter with two or more dimensions outside the diffusion decoder. Here layers are stacked,
-# so a bias has two dimensions too: the rules go by path instead.
+# The release decays every parameter with two or more dimensions outside the diffusion decoder. Here the rules go by
+# path, because layers are stacked and a bias has two dimensions too.
 DECAY_RULES: Rules = (
     (r"decoder/.*", False),
     (r"encoder/.*bias", False),

@@ -8,10 +8,10 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """A stop request comes from any SIGTERM (preemption) or the first Ctrl-C; a second Ctrl-C interrupts at once.
+    """A request to stop: any SIGTERM (preemption) or the first Ctrl-C makes one; a second Ctrl-C interrupts at once.
 
-    In a job of several processes, one process or all may receive the signal. JAX passes it on and names the question at
-    which all stop, one that none has asked yet (`transdiff_jax.parallel.job.join` with `stops_together`; its SIGTERM
+    In a job of several processes, the signal may reach one process or all. JAX passes it on and picks a question that
+    no process has asked yet, at which all stop (`transdiff_jax.parallel.job.join` with `stops_together`; its SIGTERM
     handler stays installed).
     """
 

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import Json
 from transdiff_jax.verification import inception_checks
 from transdiff_jax.verification.check import Check
 from transdiff_jax.verification.golden import GoldenFile
@@ -49,7 +49,7 @@ _NETWORKS: dict[str, Callable[[GoldenFile], list[Check]]] = {
 }
 
 
-def verify(path: str | Path) -> dict[str, Any]:
+def verify(path: str | Path) -> Json:
     """Checks our code against a golden file.
 
     Returns:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.torch_file import Shape
 
 # NumPy, zipfile and our reading of the two JSON texts raise these for a file that is damaged or not a golden file.
@@ -66,7 +67,7 @@ class GoldenFile:
         self.path = Path(path)
         try:
             self._arrays = np.load(self.path, allow_pickle=False)
-            self.config: dict = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
+            self.config: Json = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
             weights = json.loads(str(self._arrays["torch_params"]))
             self._shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in weights["params"].items()}
             self._seed = int(weights["seed"])
@@ -104,6 +105,12 @@ class GoldenFile:
         if name not in self.config:
             raise UserError(f"{self.path}: its config has no {name}")
         return self.config[name]
+
+    def check_config(self, inferred: Mapping[str, object]) -> None:
+        """Raises a UserError if the file's `config` contradicts fields that were inferred from its tensors."""
+        for name, value in inferred.items():
+            if self.config.get(name, value) != value:
+                raise UserError(f"{self.path}: its config says {name}={self.config[name]}, its tensors say {value}")
 
     def below(self, prefix: str) -> dict[str, np.ndarray]:
         """All arrays whose name starts with `prefix`, by the rest of the name."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from transdiff_jax.convert.kl16_names import infer_config, name_table
 from transdiff_jax.convert.table import from_reference
-from transdiff_jax.errors import UserError
 from transdiff_jax.tokenizer.kl16 import LATENT_SCALE, Kl16Tokenizer, posterior
 from transdiff_jax.verification.check import ONE_PASS, Check, relative_error
 from transdiff_jax.verification.golden import GoldenFile
@@ -20,15 +19,14 @@ def make_tokenizer(file: GoldenFile) -> Kl16Tokenizer:
     """
     source = str(file.path)
     config = infer_config(file.weight_shapes(), source)
-    inferred = {
-        "ch": config.width,
-        "ch_mult": list(config.multipliers),
-        "z_channels": config.latent_channels,
-        "num_res_blocks": config.blocks,
-    }
-    for name, value in inferred.items():
-        if file.config.get(name, value) != value:
-            raise UserError(f"{source}: its config says {name}={file.config[name]}, its tensors say {value}")
+    file.check_config(
+        {
+            "ch": config.width,
+            "ch_mult": list(config.multipliers),
+            "z_channels": config.latent_channels,
+            "num_res_blocks": config.blocks,
+        }
+    )
     params = from_reference(name_table(config), file.weights(), source)
     return Kl16Tokenizer(jax.tree.map(jnp.asarray, params), config)
 

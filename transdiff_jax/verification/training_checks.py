@@ -25,7 +25,8 @@ from transdiff_jax.verification.transdiff_checks import Subject, draws, meaningf
 def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
     """Checks the loss and gradient norm of each step that the file has draws for, then parameters and average.
 
-    These errors are relative to the parameters, a scale on which three steps of weight decay are below the tolerance.
+    Errors of parameters and average are relative to the parameters. On this scale three steps of weight decay are below
+    the tolerance.
     """
     measured, state = run_steps(file, subject)
     loss, norm = file["train/loss_and_grad_norm"].T

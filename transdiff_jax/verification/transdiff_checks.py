@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 
 from transdiff_jax.convert.table import NameTable, from_reference, to_reference
 from transdiff_jax.convert.transdiff_names import infer_model, name_table
-from transdiff_jax.errors import UserError
 from transdiff_jax.model.loss import LossDraws, flow_matching_losses
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
@@ -51,18 +50,17 @@ def subject(file: GoldenFile) -> Subject:
     """
     source = str(file.path)
     config = infer_model(file.weight_shapes(), source, file.setting("heads"))
-    inferred = {
-        "kind": "mrar" if config.num_images > 1 else "1step",
-        "dim": config.width,
-        "encoder_blocks": config.encoder_blocks,
-        "decoder_blocks": config.decoder_blocks,
-        "classes": config.num_classes,
-        "latent_channels": config.latent_channels,
-        "buffer_size": config.class_tokens,
-    }
-    for name, value in inferred.items():
-        if file.config.get(name, value) != value:
-            raise UserError(f"{source}: its config says {name}={file.config[name]}, its tensors say {value}")
+    file.check_config(
+        {
+            "kind": "mrar" if config.num_images > 1 else "1step",
+            "dim": config.width,
+            "encoder_blocks": config.encoder_blocks,
+            "decoder_blocks": config.decoder_blocks,
+            "classes": config.num_classes,
+            "latent_channels": config.latent_channels,
+            "buffer_size": config.class_tokens,
+        }
+    )
     table = name_table(config)
     return Subject(
         model=TransDiff(config),

@@ -179,7 +179,9 @@ def test_processes_with_other_records_are_told(monkeypatch):
         def __len__(self):
             return len(LABELS) - 1
 
-    message = "config.data.source has not the same number of records in all processes of this job"
+    message = (
+        "config.data.source does not have the same number of records in all processes of this job: give all the same"
+    )
     assert Job(monkeypatch, [PartlyRead(), Fewer()]).run() == [message] * 2
 
 
@@ -239,7 +241,7 @@ def test_index_files_that_cannot_be_used(tmp_path):
     for name, message in (
         ("missing", "cannot be read: No such file"),
         ("empty", "holds no groups"),
-        ("binary", "is no text"),
+        ("binary", "is not text"),
     ):
         with pytest.raises(UserError, match=message):
             IndexedGroups(tmp_path / name, Records(), 4)

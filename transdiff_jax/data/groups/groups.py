@@ -1,4 +1,4 @@
-"""MRAR groups: which images of a class are read together as one sequence, in which order."""
+"""MRAR groups: which images of a class form one sequence, and in which order."""
 
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ _NAMED = 5  # classes in a message
 
 
 class Groups(Protocol):
-    """The training rows of an epoch; pickles to something small for worker processes."""
+    """The training rows of an epoch; they pickle small, because worker processes receive them."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +30,7 @@ class Groups(Protocol):
 
 
 class SingleRecords:
-    """Each record by itself: a sequence of one image."""
+    """Each record is a sequence of one image."""
 
     def __init__(self, records: int) -> None:
         self._records = records
@@ -47,16 +47,16 @@ class SingleRecords:
 class RandomGroups:
     """Random groups of one class without repeats inside a group.
 
-    Every record ends one group an epoch (the last image of a sequence is the one that refers to all others); the
-    images before it are drawn anew each time.
+    Every record ends one group an epoch (the last image of a sequence is the one that sees all others); its earlier
+    images are drawn anew each time.
 
     Args:
         labels: class of each record.
         num_images: of a group.
-        small_classes: what is done with classes of fewer images, by `DataConfig.small_classes`.
+        small_classes: what happens to classes of fewer images, as in `DataConfig.small_classes`.
 
     Raises:
-        UserError: there are such classes, and `small_classes` is "error"; or no class is left.
+        UserError: there are such classes and `small_classes` is "error", or no class is left.
     """
 
     def __init__(self, labels: np.ndarray, num_images: int, small_classes: str = "error") -> None:
@@ -70,9 +70,10 @@ class RandomGroups:
             rows = rows[~np.isin(labels, small)]
         if not len(rows):
             raise UserError(
-                f"no class has config.model.num_images={num_images} images: config.data.small_classes=skip leaves none"
+                f"no class has config.model.num_images={num_images} images, so config.data.small_classes=skip leaves "
+                "none: use a larger split or fewer images"
             )
-        # The records of a class are a run of `order`, which begins where those of all classes before it end.
+        # The records of a class are a run of `order`, which begins where the run of the class before it ends.
         order = np.argsort(labels, kind="stable").astype(np.int64)
         starts = np.append(0, np.cumsum(counts)).astype(np.int64)
         self._shared = SharedArrays(rows, labels.astype(np.int32), order, starts)
@@ -92,7 +93,7 @@ class RandomGroups:
         others, wanted = own[own != index], self._num_images - 1
         if len(others) >= wanted:
             return np.append(generator.choice(others, wanted, replace=False), index)
-        # All there are, and some again.
+        # All images of the class, and some of them again.
         return np.append(generator.permutation(np.resize(generator.permutation(own), wanted)), index)
 
 
@@ -108,18 +109,21 @@ def _report_small(small: np.ndarray, counts: np.ndarray, num_images: int, action
 
 
 def _labels_of_job(source: Labelled) -> np.ndarray:
-    """`source.labels()`, of which each process reads a part: some sources read whole images for it."""
+    """`source.labels()`; each process reads a part, because some sources read whole images for their labels."""
     processes = jax.process_count()
     if processes == 1:
         return source.labels()
-    check_same(str(len(source)), "config.data.source has not the same number of records in all processes of this job")
+    check_same(
+        str(len(source)),
+        "config.data.source does not have the same number of records in all processes of this job: give all the same",
+    )
     size = -(-len(source) // processes)
     own, error = range(len(source))[jax.process_index() * size :][:size], None
-    part = np.zeros(size + 1, np.int32)  # the last parts may be shorter; behind each is whether it failed
+    part = np.zeros(size + 1, np.int32)  # the last parts may be shorter; the last entry says whether reading failed
     try:
         part[: len(own)] = source.labels(own)
     except UserError as caught:
-        # Raised when all have met, since the others would wait for this process.
+        # Raised only after the exchange below, in which the other processes wait for this one.
         part[size], error = 1, caught
     parts = multihost_utils.process_allgather(part)
     if error is not None:
@@ -130,11 +134,11 @@ def _labels_of_job(source: Labelled) -> np.ndarray:
 
 
 def make_groups(config: Config, source: Labelled) -> Groups:
-    """The groups that a configuration asks for; every process of a job calls this.
+    """The groups that a configuration asks for; every process of a job must call this.
 
     Raises:
-        UserError: as the classes of groups do; or another process could not read its part of the labels, or has
-            another number of records.
+        UserError: as from `IndexedGroups` or `RandomGroups`; or another process could not read its part of the labels,
+            or has another number of records.
     """
     num_images, groups = config.model.num_images, config.data.groups
     if groups.startswith(INDEX_PREFIX):

@@ -1,10 +1,9 @@
-"""MRAR index files: JSON lines of groups, as in the release; reading and writing them."""
+"""Reads and writes MRAR index files: JSON lines of groups, as in the release."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from transdiff_jax.data.latents.source import LatentSource
@@ -12,8 +11,6 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 from transdiff_jax.data.sources.base import Labelled
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import atomic_path, write_errors
-
-Array = jax.Array
 
 
 def write_index(source: LatentSource, path: Path, groups: Iterator[np.ndarray]) -> int:
@@ -27,7 +24,7 @@ def write_index(source: LatentSource, path: Path, groups: Iterator[np.ndarray]) 
 
 
 def _line(source: LatentSource, members: list[int]) -> dict[str, str | list[str]]:
-    """As in the release where ids begin with a folder that all share: it stands for the class."""
+    """One line; if all ids begin with the same folder, it stands for the class, as in the release."""
     ids = [source.id(index) for index in members]
     folders = {name.partition("/")[0] for name in ids}
     if len(folders) == 1 and all("/" in name for name in ids):
@@ -36,13 +33,13 @@ def _line(source: LatentSource, members: list[int]) -> dict[str, str | list[str]
 
 
 class IndexedGroups:
-    """The groups of an index file: JSON lines {"cate": class, "files": [image, ...]}, as the release has them.
+    """The groups of an index file: JSON lines {"cate": class, "files": [image, ...]}, as in the release.
 
-    An image is named by the id of its record ("n01440764/n01440764_10026.JPEG"), or without the class before it.
+    The name of an image is the id of its record ("n01440764/n01440764_10026.JPEG"), with or without the class.
 
     Raises:
-        UserError: the file cannot be read; a line is no group, has other than `num_images` files, names one that the
-            source does not have, or files of several classes.
+        UserError: the file cannot be read; or a line is not a group, does not have `num_images` files, or names files
+            that the source does not have or that are of several classes.
     """
 
     def __init__(self, path: Path, source: Labelled, num_images: int) -> None:
@@ -52,7 +49,7 @@ class IndexedGroups:
         return len(self._shared.arrays[0])
 
     def members(self, row: int, generator: np.random.Generator) -> np.ndarray:
-        """See `Groups`; nothing is drawn."""
+        """See `Groups`; draws nothing."""
         del generator
         return np.array(self._shared.arrays[0][row])
 
@@ -68,7 +65,7 @@ def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.nd
                     count += 1
                     yield _parse_group(f"{path}, line {number}", line, records, labels, num_images)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"config.data.groups names the index {path}, which cannot be read: {reason}") from None
     if not count:
         raise UserError(f"config.data.groups names the index {path}, which holds no groups")

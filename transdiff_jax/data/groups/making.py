@@ -1,7 +1,7 @@
-"""MRAR index files of cached latents: random groups of a class, or each image after its nearest neighbours in it.
+"""Makes MRAR index files of cached latents: random groups of a class, or each image after its nearest neighbours in it.
 
 The lines are those of the release's index ({"cate": class, "files": [four images]}), and every record ends one group.
-Neighbours come from far to near, so that the image that refers to all others follows the most similar one.
+Neighbours are in order from far to near, so that the image that sees all others follows the most similar one.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ ClassFeatures = Callable[[np.ndarray, int], np.ndarray]  # (latents [n, h, w, c]
 
 
 def write_random_groups(source: LatentSource, path: Path, num_images: int, seed: int, small_classes: str) -> int:
-    """Draws the groups that training would draw in one epoch, once and for all.
+    """Draws random groups once and for all, as training would draw them for one epoch.
 
     Returns:
         The number of groups.
 
     Raises:
-        UserError: classes that are too small (as in `RandomGroups`), or the file cannot be written.
+        UserError: a class is too small (as in `RandomGroups`), or the file cannot be written.
     """
     groups = RandomGroups(source.labels(), num_images, small_classes)
 
@@ -40,23 +40,22 @@ def write_random_groups(source: LatentSource, path: Path, num_images: int, seed:
 def write_neighbour_groups(
     source: LatentSource, path: Path, num_images: int, small_classes: str, features: ClassFeatures | None = None
 ) -> int:
-    """Groups of each record and its nearest neighbours of the same class, by Euclidean distance.
+    """Writes groups of each record and its nearest neighbours of the same class, by Euclidean distance.
 
     Args:
         source: complete cached latents.
         path: the index file.
         num_images: of a group.
         small_classes: as in `RandomGroups`.
-        features: what distances are measured on, latents [n, h, w, c] of a class -> [n, d]; None for the latents
-            (posterior means) themselves.
+        features: gives the features to measure distances on; None for the latents (posterior means) themselves.
 
     Returns:
         The number of groups.
 
     Raises:
-        UserError: classes that are too small, damaged latents, or the file cannot be written.
+        UserError: a class is too small, the latents are damaged, or the file cannot be written.
     """
-    # The same rows and the same messages about small classes as random groups have.
+    # Random groups give the same rows, and the same messages about small classes.
     rows = RandomGroups(source.labels(), num_images, small_classes).ends()
     return write_index(source, path, _neighbours(source, rows, num_images, features))
 
@@ -81,13 +80,13 @@ def nearest_groups(features: np.ndarray, num_images: int) -> np.ndarray:
 
     Args:
         features: [n, d].
-        num_images: of a group; where there are fewer rows, the nearest ones repeat.
+        num_images: of a group; if there are fewer rows, the nearest ones repeat.
 
     Returns:
-        Row numbers [n, num_images], the row itself last; of equally near rows the first.
+        Row numbers [n, num_images], the row itself last; of equally near rows, the first counts as nearer.
     """
     features = features.astype(np.float64)
-    # Less the mean, for the precision of the differences of squares.
+    # A large mean would cost the differences of squares their precision.
     features = features - features.mean(axis=0)
     squares = np.sum(features**2, axis=1)
     distances = squares[:, None] + squares - 2 * features @ features.T

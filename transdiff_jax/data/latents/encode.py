@@ -1,11 +1,12 @@
-"""Cached latents: the moments of every image of a source, encoded once, on whatever devices and processes there are.
+"""Caches latents: encodes the moments of every image of a source once, on any devices and processes.
 
-Each process encodes whole files of records on its own devices, so that none waits for another. A batch is made of
-records of one file alone: what is in a file depends neither on what was there before nor on which process makes it,
-and a job that was interrupted ends with the bytes of an undisturbed one. Files and folder are in job.py.
+Each process encodes whole files of records on its own devices, so that none waits for another. A batch holds records of
+one file alone, so the content of a file depends neither on the files that exist already nor on the process that makes
+it, and an interrupted job ends with the bytes of an undisturbed one. job.py describes the files and the folder.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -88,7 +90,7 @@ def _check_config(config: Config) -> None:
         raise UserError(f"config.data.source={data.source!r} holds latents already: name the images")
     if data.crop == "random":
         raise UserError(
-            "config.data.crop='random' differs from epoch to epoch and cannot be cached: use --config.data.crop=center"
+            "config.data.crop='random' differs from epoch to epoch and cannot be cached: use config.data.crop=center"
         )
 
 
@@ -120,7 +122,7 @@ def _check_unreadable(skipped: int, total: int, config: DataConfig) -> None:
     if skipped > config.max_unreadable * total:
         raise UserError(
             f"{skipped} of the {total} records of config.data.source={config.source!r} are unreadable so far, more "
-            f"than config.data.max_unreadable={config.max_unreadable} allows: mend them (they are named above)"
+            f"than config.data.max_unreadable={config.max_unreadable} allows: repair them (they are named above)"
         )
 
 
@@ -132,7 +134,7 @@ def _encode_shards(
     settings: LatentSettings,
     shards: list[int],
 ) -> None:
-    """Makes files of records on this process's devices."""
+    """Makes some files of records on this process's devices."""
     mesh = make_mesh(MeshConfig(), jax.local_devices())
     size = config.tokenizer.slice_size * mesh.size
     progress = Progress("cached", "images", sum(len(settings.source_range(shard)) for shard in shards))
@@ -152,7 +154,7 @@ def _encode_shards(
 
 
 def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str) -> None:
-    """Writes what a batch gave; waits for the device."""
+    """Writes the records of a batch; waits for the device."""
     content.skipped.extend(batch.skipped)
     if encoded is None:
         return
@@ -160,8 +162,8 @@ def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str)
     for name, label, record, fine in zip(batch.ids, batch.labels, moments, finite, strict=False):
         if not fine:
             raise UserError(
-                f"the moments of record {name} are not finite in {dtype}: use --dtype=bfloat16, or compute in "
-                "--config.tokenizer.dtype=float32"
+                f"the moments of record {name} are not finite in {dtype}: use dtype=bfloat16, or compute in "
+                "config.tokenizer.dtype=float32"
             )
         content.add(record, label, name)
 
@@ -169,13 +171,13 @@ def _add(content: ShardContent, batch: ImageBatch, encoded: Encoded, dtype: str)
 def _encoder(tokenizer: Kl16Tokenizer, size: int, dtype: str, mesh: Mesh) -> Encode:
     """The jitted encoder of `size` images at a time."""
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
-    weights = jax.device_put(tokenizer.replace(slice_size=size), everywhere)
+    weights = jax.device_put(dataclasses.replace(tokenizer, slice_size=size), everywhere)
 
     @functools.partial(jax.jit, in_shardings=(everywhere, rows), out_shardings=rows)
     def encode(tokenizer: Kl16Tokenizer, images: Array) -> tuple[Array, Array]:
         both = jnp.stack([tokenizer.moments(images), tokenizer.moments(images[:, :, ::-1])], axis=1)
         mean, log_variance = jnp.split(both, 2, axis=-1)
-        # The posterior clamps in any case; here it keeps float16 from overflowing.
+        # The posterior clamps it too; clamping here keeps float16 from overflowing.
         stored = jnp.concatenate([mean, jnp.clip(log_variance, *LOG_VARIANCE_RANGE)], axis=-1).astype(dtype)
         return stored, jnp.isfinite(stored).all(axis=(1, 2, 3, 4))
 

@@ -1,8 +1,10 @@
-"""What every source of images offers."""
+"""The interfaces of sources of records."""
 
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
+
+AnyRecord = TypeVar("AnyRecord", covariant=True)
 
 
 class Record(TypedDict):
@@ -10,11 +12,11 @@ class Record(TypedDict):
 
     image: np.ndarray  # uint8 [height, width, channels]
     label: int
-    id: str  # as `Labelled.id` gives it
+    id: str  # the result of `Labelled.id`
 
 
 class Labelled(Protocol):
-    """What all sources offer, of images or of latents: finite, ordered, pickled to something small for workers."""
+    """A finite, ordered collection of images or latents; it pickles small, because worker processes receive it."""
 
     class_names: tuple[str, ...]  # of class 0, 1, ...
 
@@ -25,7 +27,7 @@ class Labelled(Protocol):
         ...
 
     def labels(self, records: range | None = None) -> np.ndarray:
-        """Class of every record, or of every one of `records` (of step 1), int32 [len]."""
+        """Class of every record, or of those in `records` (a range of step 1), int32 [len]."""
         ...
 
     def id(self, index: int) -> str:
@@ -33,13 +35,16 @@ class Labelled(Protocol):
         ...
 
     def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
-        """`labels`, and `id` of every record, in one pass over them."""
+        """`labels`, and the `id` of every record, in one pass over the records."""
         ...
 
 
-class Source(Labelled, Protocol):
-    """A collection of images."""
+class Records(Labelled, Protocol[AnyRecord]):
+    """A collection whose records can be read."""
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> AnyRecord:
         """Reads and decodes a record; raises UnreadableImage if its image cannot be decoded."""
         ...
+
+
+Source = Records[Record]  # of images

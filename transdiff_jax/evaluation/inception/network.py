@@ -2,8 +2,8 @@
 
 All published FIDs use this network. It differs from the Inception-v3 of the paper (arXiv 1512.00567) in two places:
 average pools leave the padding out of the mean, and the pool branch of the last block is a max pool. It is frozen and
-float32. Every product is pinned to the highest precision, because accelerators default to less, and a score moves by
-more than its digits when features are rounded to bfloat16.
+float32. Every product is pinned to the highest precision, because accelerators default to less, and features rounded to
+bfloat16 change a score by more than its digits.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, Float32, Shaped
 
 from transdiff_jax.evaluation.inception.preprocess import SIDE, preprocess
-from transdiff_jax.model.params import Params
+from transdiff_jax.storage.frozen_weights import FrozenParams
 
 LOGITS = 1008
 NORM_EPSILON = 1e-3
@@ -220,14 +220,14 @@ class InceptionV3(nn.Module):
         return features | Logits(name="fc")(features["2048"])
 
 
-def param_shapes() -> Params:
+def param_shapes() -> FrozenParams:
     """The tree of parameters with `jax.ShapeDtypeStruct` in place of arrays."""
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]
 
 
 def inception_features(
-    params: Params, images: Shaped[Array | np.ndarray, "b height width channels"], names: Sequence[str]
+    params: FrozenParams, images: Shaped[Array | np.ndarray, "b height width channels"], names: Sequence[str]
 ) -> dict[str, Float32[Array, "b _"]]:
     """Features of raw images.
 

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.network import param_shapes
-from transdiff_jax.model.params import Params
 from transdiff_jax.storage.checksums import MANIFEST
-from transdiff_jax.storage.frozen_weights import read_note, restore_frozen, save_frozen
+from transdiff_jax.storage.frozen_weights import FrozenParams, read_note, restore_frozen, save_frozen
 
 SOURCE = "source.json"
 PUBLISHED_URL = (
@@ -21,7 +20,7 @@ _CONVERT = "transdiff convert --kind=inception"
 class InceptionWeights(NamedTuple):
     """Parameters of the network, and the file that they were converted from."""
 
-    params: Params
+    params: FrozenParams
     file: str
     sha256: str  # of that file
 
