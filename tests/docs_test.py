@@ -31,7 +31,7 @@ LINE = 120
 
 def on_pages(cases):
     """Parametrizes a test by (name of the page, case)."""
-    found = [(name, case) for name, text in TEXTS.items() for case in cases(text)]
+    found = [(name, case) for name, text in TEXTS.items() for case in sorted(cases(text), key=str)]
     assert found
     return pytest.mark.parametrize(("page", "case"), found, ids=[f"{name}: {str(case)[:60]}" for name, case in found])
 

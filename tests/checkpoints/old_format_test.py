@@ -1,4 +1,4 @@
-"""Runs and sample sets of version 0.1 still load and go on. The archive holds both, made by that version."""
+"""Runs and sample sets of version 0.1 can still be loaded and continued. That version made the archive of both."""
 
 import json
 import logging

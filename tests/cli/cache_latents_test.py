@@ -65,7 +65,7 @@ def test_a_configuration_is_needed(tmp_path):
 
 def test_a_random_crop_is_refused(weights, tmp_path):
     file = write_config(photo_config(weights, data={"crop": "random"}), tmp_path)
-    with pytest.raises(UserError, match=r"use --config\.data\.crop=center"):
+    with pytest.raises(UserError, match=r"use config\.data\.crop=center"):
         run(f"--config={file}", f"--out={tmp_path / 'out'}")
 
 

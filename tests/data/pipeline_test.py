@@ -13,7 +13,7 @@ from transdiff_jax.data.shares import WHOLE, Shares
 from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.errors import UserError
 
-TEST = {"split": "test"}  # 360 records: an epoch is soon over
+TEST = {"split": "test"}  # 360 records make a short epoch
 MRAR = pytest.mark.parametrize("mrar", [False, True], ids=["one_step", "mrar"])
 
 
@@ -134,14 +134,14 @@ def test_state_can_be_set_back_while_reading(digits_config, tmp_path):
 
 
 def hosts(config, count, state=None):
-    """What each of `count` processes reads in two batches, and their states."""
+    """Two batches of each of `count` processes, and their states."""
     parts = tuple((process,) for process in range(count))
     made = [read(config, 2, state, Shares(parts, process)) for process in range(count)]
     return [batches for batches, _ in made], [state for _, state in made]
 
 
 def joined(batches):
-    """Global batches out of those of each process, as an array over all their devices is made of them."""
+    """Joins the batches of the processes into global ones, as in an array over all their devices."""
     return [jax.tree.map(lambda *parts: np.concatenate(parts), *step) for step in zip(*batches, strict=True)]
 
 

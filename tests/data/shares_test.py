@@ -25,7 +25,7 @@ class Device(NamedTuple):
 
 
 class Layout:
-    """Stands for a mesh whose devices are of these processes, and hold these parts of a batch."""
+    """Stands for a mesh whose devices belong to these processes and hold these parts of a batch."""
 
     def __init__(self, monkeypatch, processes, parts):
         self.shape = {"data": len(set(parts)), "fsdp": 1, "tensor": 1}
@@ -40,11 +40,11 @@ class Layout:
     ("processes", "parts", "shares"),
     [
         ([0, 0, 1, 1], range(4), ((0, 1), (2, 3))),
-        # A slice of TPUs, v5e:4x4: the devices follow rows of chips there and back, a process has 2 x 2 of them.
+        # A TPU slice, v5e:4x4: the devices follow the rows of chips back and forth, and a process has 2 x 2 chips.
         ([0, 0, 1, 1, 1, 1, 0, 0], range(8), ((0, 1, 6, 7), (2, 3, 4, 5))),
         ([1, 0, 1, 0], range(4), ((0, 2), (1, 3))),
         ([0, 0, 1, 1], [0, 0, 1, 1], ((0,), (1,))),  # the tensor axis inside a process
-        ([0, 1, 2, 3], [0, 0, 1, 1], ((0,), (1,))),  # and over two
+        ([0, 1, 2, 3], [0, 0, 1, 1], ((0,), (1,))),  # and across two
     ],
 )
 def test_shares_are_what_the_devices_of_processes_hold(monkeypatch, processes, parts, shares):

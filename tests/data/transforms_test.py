@@ -72,7 +72,7 @@ def test_a_random_square_is_resized():
 
 
 def adm_crop(height, width, size):
-    """Sizes after each halving and after the last resize, and where the square begins."""
+    """The sizes after each halving and after the last resize, and the place of the square."""
     halvings = []
     while min(height, width) >= 2 * size:
         height, width = height // 2, width // 2

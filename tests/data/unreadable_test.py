@@ -16,7 +16,7 @@ from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.unreadable import read_members
 from transdiff_jax.errors import UserError
 
-# Of 8 + 8 records, in the order of the source: 2, 3 and 7 of the first class, and 12 of the second.
+# There are 8 + 8 records; in the order of the source, 2, 3 and 7 are of the first class, and 12 of the second.
 BAD = {2: "china/002.JPEG", 3: "china/003.png", 7: "china/007.png", 12: "flower/004.JPEG"}
 INSTEAD = {2: 4, 3: 4, 7: 0, 12: 13}
 
@@ -93,7 +93,7 @@ def test_batches_are_whole_and_the_report_names_what_failed(photo_config, tmp_pa
     assert {entry["reason"].split()[0] for entry in written["unreadable"]} >= {"the"}
     assert all(
         caplog.text.count(f"record {name} ") == 1 for name in BAD.values()
-    )  # each once, though met in each epoch
+    )  # each once, although every epoch meets it
 
 
 def test_replacements_do_not_depend_on_threads_or_order(photo_config, tmp_path):
@@ -104,7 +104,7 @@ def test_replacements_do_not_depend_on_threads_or_order(photo_config, tmp_path):
 
 
 def test_too_many_stop_the_run_and_a_resumed_one_at_once(photo_config, tmp_path):
-    config = photo_config(data={"max_unreadable": 0.2})  # 3 of 16 are fewer, 4 are more
+    config = photo_config(data={"max_unreadable": 0.2})  # 3 of 16 are below the limit, 4 above
     with pytest.raises(UserError) as caught:
         batches(config, tmp_path)
     message = str(caught.value)
@@ -142,7 +142,9 @@ def test_a_report_of_other_data_is_not_counted(photo_config, tmp_path, folder, c
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"unreadable": 3}', '{"unreadable": [{"index": "x"}]}'])
 def test_a_report_that_is_none(photo_config, tmp_path, text):
     (tmp_path / "unreadable_records.json").write_text(text)
-    with pytest.raises(UserError, match=r"unreadable_records.json is not a report of unreadable records: delete or repair it"):
+    with pytest.raises(
+        UserError, match=r"unreadable_records.json is not a report of unreadable records: delete or repair it"
+    ):
         TrainingData(photo_config(), tmp_path)
 
 
@@ -203,7 +205,7 @@ def test_state_moves_between_worker_counts(photo_config, tmp_path, parsed_flags)
 
 
 def test_an_error_of_a_worker_is_the_one_of_a_thread(photo_config, tmp_path, folder, parsed_flags):
-    # Only the first record is looked at beforehand.
+    # Only the first record is read before training.
     messages = []
     for workers in (0, 1):
         config = photo_config(data={"crop": "none", "image_size": 20, "workers": workers}, latent_size=10)
@@ -218,7 +220,7 @@ def test_an_error_of_a_worker_is_the_one_of_a_thread(photo_config, tmp_path, fol
 
 
 class WatchedSource(FolderSource):
-    """A source that fails in another process with a backend of JAX."""
+    """A source that fails in another process if JAX has a backend there."""
 
     def __init__(self, folder):
         super().__init__(folder, 3)
@@ -231,6 +233,6 @@ class WatchedSource(FolderSource):
 
 
 def test_a_worker_process_takes_no_device(photo_config, tmp_path, folder, parsed_flags, monkeypatch):
-    # On a machine with an accelerator it would take its memory, or fail since the training process has it.
+    # On a machine with an accelerator, a worker would take its memory, or fail because the training process holds it.
     monkeypatch.setattr(pipeline, "open_source", lambda data: WatchedSource(folder))
     batches(photo_config(data={"workers": 1}), tmp_path, 2)

@@ -40,7 +40,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def weights(mesh):
     params = create_state(CONFIG, mesh).params
-    # A velocity that is zero everywhere would make every sample its own noise.
+    # With a velocity of zero everywhere, every sample would be its own noise.
     keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(params))))
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params)
     return Weights(CONFIG, params, "ema 0.9", 7, "digest")
@@ -59,12 +59,12 @@ def finished(weights, mesh, tmp_path_factory):
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    """A finished set to change."""
+    """A copy of a finished set, for changes."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 
 def contents(out):
-    """All files but the record, which holds times."""
+    """All files except the record, which holds times."""
     files = [path for path in out.rglob("*") if path.is_file() and path.name != RECORD]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
@@ -137,7 +137,7 @@ def test_fused_classes(weights, mesh, tmp_path, finished):
     with pytest.raises(UserError, match="other sampling"):
         half = with_sampling(weights, fuse_fraction=0.4)
         generate_samples(half, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
-    # A fraction of none is the first class, in the similarity too.
+    # With a fraction of 0 everything is that of the first class, even the similarity.
     generate_samples(with_sampling(weights, fuse_fraction=0.0), SampleRequest((1,) * 6, 3, 2), tmp_path / "none", mesh)
     difference = read_all(tmp_path / "none", 6).astype(int) - read_all(tmp_path / "single", 6)
     assert np.abs(difference).max() <= 1
@@ -179,7 +179,7 @@ def test_a_finished_set_is_left_alone(copy, weights, mesh):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     generate_samples(weights, REQUEST, copy, mesh)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
-    # Nor does a call that asks for less take anything away.
+    # A call that asks for less removes nothing.
     generate_samples(weights, dataclasses.replace(REQUEST, all_images=False, npz=False), copy, mesh)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
@@ -241,7 +241,7 @@ def test_damaged_files_are_made_again(finished, copy, weights, mesh, damage):
 
 
 def test_damage_in_an_unfinished_set_is_found(finished, copy, weights, mesh):
-    # As after a kill: no list of digests yet, but a journal, whose last line is cut short.
+    # As after a kill, there is no list of digests, but a journal whose last line is cut short.
     (copy / "progress").mkdir()
     (copy / "progress" / "a").write_text((copy / "SHA256SUMS").read_text()[:-30])
     (copy / "SHA256SUMS").unlink()

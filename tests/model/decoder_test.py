@@ -55,7 +55,7 @@ def test_velocity_at_one_time_is_that_of_rows_alone(guided, conditions):
     params, module = random_params(MODEL), VelocityDecoder(MODEL)
     variables = {"params": params["decoder"]}
     x, t = jax.random.normal(jax.random.key(2), (4, 16, 4)), jnp.array([520.0])
-    # Four rows; `conditions` features, each of which serves equally many of them.
+    # There are four rows, and each of the `conditions` features serves equally many of them.
     own, null = jax.random.normal(jax.random.key(3), (4, 16, 16)), jax.random.normal(jax.random.key(4), (4, 16, 16))
     null = null[:conditions]
 
@@ -77,7 +77,7 @@ def test_velocity_at_one_time_is_that_of_rows_alone(guided, conditions):
 
 def test_visible_mask_is_a_prefix_of_the_features():
     params = random_params(MODEL)
-    # Inputs 0, 1 and 2 see one, three and four of the groups of four.
+    # Inputs 0, 1 and 2 see one, three and four groups of four tokens.
     visible = tuple(tuple(token < 4 * groups for token in range(16)) for groups in (1, 3, 4))
     together = velocity(params, X, TIMESTEPS, FEATURES, visible)
     for k, groups in enumerate((1, 3, 4)):

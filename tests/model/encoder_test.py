@@ -48,7 +48,7 @@ def test_first_groups_do_not_depend_on_later_ones(count):
     assert tokens == 4 * (count + 1)
     np.testing.assert_allclose(prefix, whole[:, :tokens], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(changed[:, :tokens], whole[:, :tokens])
-    # Every token of a group sees the reference of its group, and so does every later one.
+    # Every token of a group sees the earlier image of its group, and so does every later token.
     assert (np.abs(changed - whole)[:, tokens:].max(axis=-1) > 1e-3).all()
 
 

@@ -71,10 +71,10 @@ gradient = jax.jit(jax.value_and_grad(total), static_argnames=STATIC)
 
 
 def assert_trees_close(made, expected, rtol):
-    """Each leaf to `rtol` of its largest value."""
+    """Compares each leaf to within `rtol` of its largest value."""
 
     def close(path, a, b):
-        # The floor is for gradients that are zero but for rounding (the bias of cross-attention's keys).
+        # The floor is for gradients that are zero except for rounding (the bias of cross-attention's keys).
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(np.abs(b).max(), 1e-2), err_msg=str(path))
 
     jax.tree_util.tree_map_with_path(close, made, expected)
@@ -142,7 +142,7 @@ def test_initialisation_statistics():
             one = leaf[0] if stacked else leaf
             inputs = math.prod(one.shape[:2]) if name.endswith("output/kernel") else one.shape[0]
             bound = math.sqrt(6 / (inputs + one.size / inputs))
-            # Of the fused matrix: 64 -> 192, not 64 -> 64.
+            # The bound is that of the fused matrix: 64 -> 192, not 64 -> 64.
             assert 0.97 * bound < np.abs(leaf).max() <= bound * (1 + 1e-6), name
             assert abs(leaf.std() * math.sqrt(3) / bound - 1) < 0.06, name
         else:
@@ -200,7 +200,7 @@ def test_label_dropout_draws_one_row_in_ten():
 
 
 def test_hand_computed_loss():
-    # A fresh decoder says velocity 0, so the loss is the mean of (noise - x)**2: here x = k + 1 and noise = 3 p - 1.
+    # A fresh decoder predicts velocity 0, so the loss is the mean of (noise - x)**2; here x = k + 1, noise = 3 p - 1.
     latents = np.ones((2, 4, 4, 4, 4), np.float32) * np.arange(1, 5).reshape(4, 1, 1, 1)
     noise = np.ones((2, 4, 2, 16, 4), np.float32) * np.array([-1, 2]).reshape(2, 1, 1)
     draws = LossDraws(np.zeros(2, bool), np.full((2, 4, 2), 500, np.int32), noise)
@@ -234,7 +234,7 @@ def test_loss_literal(model):
 
 
 def test_shared_keys_and_values_are_those_of_each_input_alone(model):
-    """Each (image, pair) as a row of its own, with its own condition, projected again: the loss unshared."""
+    """The unshared loss makes each (image, pair) a row with its own condition, which it projects again."""
     latents, labels, draws = jax.tree.map(jnp.asarray, batch(model))
     params, network = random_params(model), TransDiff(model)
     shared = losses(model, params, latents, labels, draws).flow
@@ -346,7 +346,7 @@ def reference_gradient():
 
 def test_every_parameter_has_a_gradient(reference_gradient):
     for path, leaf in jax.tree_util.tree_leaves_with_path(reference_gradient[1]):
-        # What the bias of cross-attention's keys adds to the logits of a query is the same for all keys.
+        # The bias of cross-attention's keys adds the same number to all logits of a query.
         if "keys_values/key/bias" not in jax.tree_util.keystr(path, simple=True, separator="/"):
             assert np.abs(leaf).max() > 1e-5, path
 

@@ -21,7 +21,7 @@ from transdiff_jax.model.variants import (
 )
 from transdiff_jax.training.optimizer import make_schedule
 
-# The release's counts. They include the image projection that its 1-step models never read and ours leave out.
+# The release's counts. They include an image projection that its 1-step models never read and ours omit.
 COUNTS = {
     ("b", "one_step_256"): 289_959_184,
     ("l", "one_step_256"): 682_519_568,

@@ -8,7 +8,7 @@ from transdiff_jax.sampling.conditions import NULL, classes_encoded, encode_dist
 
 
 def encoder(log):
-    """Classes -> a tree with rows made of them; logs what it is called with."""
+    """A function from classes to a tree whose rows are computed from them; it logs its arguments."""
 
     def encode(classes):
         jax.debug.callback(lambda values: log.append(values.tolist()), classes, ordered=True)
@@ -45,10 +45,10 @@ def test_every_row_gets_its_class(shards, with_null):
 
 
 def test_classes_of_a_batch_are_encoded_once():
-    # 32 rows in chunks of four: the null class and three others.
+    # 32 rows are encoded in chunks of four classes: here the null class and three others.
     _, log = run(np.repeat([7, 2, 7, 5], 8), 1, with_null=True)
     assert log == [[NULL, 2, 5, 7]]
-    # Five classes do not fit one chunk, and one shard with many makes the other wait.
+    # Five classes do not fit into one chunk, and the run of rows with few classes waits for the one with many.
     _, log = run(np.concatenate([np.arange(16) % 5, np.full(16, 9)]), 2, with_null=False)
     assert [chunk[:2] for chunk in log] == [[0, 1], [2, 3], [4, 0]]
     assert log[0][2] == 9

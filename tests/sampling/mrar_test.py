@@ -82,7 +82,7 @@ def test_given_and_seeded_noise_give_the_same(config):
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.5,), (1.0, 1.5, 3.0, 1.0)], ids=str)
 def test_mrar_literal(weights):
-    # Nothing shared: every image encodes all groups anew, and each half of a guided pair runs alone.
+    # Nothing is shared: every image encodes all groups anew, and each half of a guided pair runs alone.
     settings = dataclasses.replace(MRAR.sampling, guidance=weights, drift_scale=0.87, noise_scale=0.9)
     params, model = random_params(MRAR.model), TransDiff(MRAR.model)
     initial, noise = draws(5, INDICES)
@@ -140,7 +140,7 @@ def test_cached_is_uncached(model, weights, shards):
         return sample(TransDiff(model, unroll=True), params, labels, noise, settings)
 
     cached = functools.partial(sample_over, shards)
-    # Classes that repeat, within a shard and across; and rows of which no two are alike.
+    # In the first labels classes repeat within a device's rows and across devices; in the second all rows differ.
     for labels in (np.array([3, 3, 9, 0, 9, 9, 0, 3]), np.array([1, 0, 9, 3, 7, 8, 5, 2])):
         assert_close(latents(cached, labels), latents(naive_latents, labels))
 
@@ -261,7 +261,7 @@ class StandInModel:
         self.config, self.rows = config, []
 
     @property
-    def __class__(self):  # where types are checked
+    def __class__(self):  # so that checks of types accept it
         return TransDiff
 
     def apply(self, variables, *arguments, method, rngs):
@@ -310,7 +310,7 @@ def test_unconditional_half_is_skipped_where_guidance_is_off(solver, interval):
     passes = [name for name, _ in model.rows if name != "condition"]
     times = mrar.SOLVERS[solver].times(solver_grid(settings))
     assert passes == ["pair" if interval[0] <= t <= interval[1] else "velocity_at" for t in times]
-    # And that is what is counted.
+    # The FLOP count counts the same passes.
     assert evaluations(settings) == (passes.count("pair"), passes.count("velocity_at"))
 
 
@@ -375,7 +375,7 @@ def test_images_are_the_decoded_latents(config):
     assert images.shape == (8, config.model.num_images, 8, 8, 1)
     assert images.dtype == np.uint8
     assert np.abs(images - levels).max() < 0.55
-    # A picture, not a wall: most pixels must be able to show a difference.
+    # Most pixels are not at a bound, so that they can show a difference.
     assert np.mean((images > 0) & (images < 255)) > 0.2
 
 
@@ -445,13 +445,13 @@ def test_rows_of_a_sharded_batch_stay_where_they_are(config):
     sampler = make_sampler(config, make_mesh(MeshConfig()))
     weights = sampler.tokenizer, random_params(config.model)
     program = sampler.jitted.lower(weights, labels, np.int32(5), labels).compile()
-    assert moved(program) == [("all-reduce", ())]  # how many classes the shards hold at most
+    assert moved(program) == [("all-reduce", ())]  # the largest number of classes on a device
 
 
 @functools.cache
 def program_on(mesh):
-    """The sampler of guided MRAR sequences on a mesh of eight devices, compiled."""
-    # 24 rows, 48 of pairs, 16, 4 and 11 tokens: numbers that no parameter has.
+    """The compiled sampler of guided MRAR sequences on a mesh of eight devices."""
+    # No parameter has the sizes of activations: 24 rows, 48 of pairs, and 16, 4 and 11 tokens.
     sizes = {"width": 64, "heads": 4, "encoder_blocks": 2, "decoder_blocks": 5, "class_tokens": 7}
     config = tiny_config(mrar=True, model=sizes, sampling={"steps": 5, "guidance": (1.5,)})
     mesh = make_mesh(MeshConfig(*mesh))
@@ -466,7 +466,7 @@ def test_fsdp_moves_weights_and_not_activations():
     assert {kind for kind, _ in arrays} == {"all-gather", "all-reduce"}
     # Neither whole batches nor a device's rows, alone or in pairs.
     assert [entry for entry in arrays if {24, 48} & set(entry[1]) or entry[1][:1] in ((3,), (6,))] == []
-    # What is summed: the time table, and how many classes a device holds at most.
+    # The sums are those of the time table and of the largest number of classes on a device.
     assert sorted(dims for kind, dims in arrays if kind == "all-reduce") == [(), (5, 64)]
 
 

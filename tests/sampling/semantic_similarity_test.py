@@ -13,7 +13,7 @@ CLASSES = np.array([3, 0, 9, 7, 1, 2])
 
 
 def similarities(sizes):
-    """Of classes, and of the same fused with others, on the first devices."""
+    """Similarities of classes, and of the same classes fused with others, on the first devices."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(CONFIG, mesh).params)
     params = jax.device_put(random_params(CONFIG.model), where)

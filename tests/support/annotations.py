@@ -7,7 +7,7 @@ import jaxtyping
 
 @contextlib.contextmanager
 def unchecked():
-    """The annotations are not checked, so that the function itself refuses what does not fit."""
+    """Turns off the checks of annotations, so that the function itself must refuse what does not fit."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices."""
+"""The arrays that a compiled program moves between devices."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Command lines in processes of their own."""
+"""Runs command lines in processes of their own."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def train_command(workdir, data, **overrides):
 
 
 def environment():
-    # One device as on a laptop, whatever the test process has; compilation as cheap as there (conftest.py).
+    # One device, as on a laptop, whatever the test process has, and cheap compilation as in conftest.py.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     flags = f"{os.environ['XLA_FLAGS']} {flags}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "1"}
@@ -71,6 +71,6 @@ def read_final(workdir):
 
 
 def sample_set(out):
-    """All files of a sample set but the record, which holds times."""
+    """All files of a sample set except the record, which holds times."""
     files = [path for path in out.rglob("*") if path.is_file() and path.name != "samples.json"]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""Reading event files."""
+"""Reads event files."""
 
 import struct
 

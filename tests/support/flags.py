@@ -1,4 +1,4 @@
-"""Command lines in this process."""
+"""Runs command lines in this process."""
 
 from absl.testing import flagsaver
 

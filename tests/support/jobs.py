@@ -1,4 +1,4 @@
-"""Jobs of several processes, started as a user starts them."""
+"""Runs jobs of several processes, started as a user starts them."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import time
 from tests.support.commands import ROOT, environment
 from tests.support.events import read_events
 
-PATIENCE = 600  # seconds until a test gives up, on however slow a machine
+PATIENCE = 600  # seconds until a test gives up, even on a slow machine
 
 
 def cluster(count, arguments):
@@ -15,7 +15,7 @@ def cluster(count, arguments):
 
 
 class Job:
-    """A job that runs, with its output in a file."""
+    """A running job, with its output in a file."""
 
     def __init__(self, folder, count, arguments, **variables):
         self.log = folder / f"log-{time.monotonic_ns()}"
@@ -29,7 +29,7 @@ class Job:
         return self.log.read_text()
 
     def processes(self):
-        """Ids of the processes of the job, by their numbers."""
+        """The ids of the job's processes, in the order of their numbers."""
         listed = subprocess.run(
             ["ps", "--ppid", str(self.launcher.pid), "-o", "pid=,args="], capture_output=True, text=True
         ).stdout

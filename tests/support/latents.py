@@ -23,7 +23,7 @@ def photographs():
 
 
 class Photographs:
-    """A source of cut-outs of two real photographs, which are the two classes."""
+    """A source of crops of two real photographs, which are the two classes."""
 
     class_names = ("china", "flower")
 
@@ -55,7 +55,7 @@ class Photographs:
 
 
 def save_tiny_weights(folder, seed=0):
-    """Random weights of a scale at which moments are of the size of real ones."""
+    """Saves random weights, scaled so that moments have the size of real ones."""
     shapes = jax.eval_shape(Kl16Autoencoder(TINY).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     draw = np.random.default_rng(seed)
     params = jax.tree.map(

@@ -1,4 +1,4 @@
-"""SPEC 2 to 4 once more, in float64 NumPy with plain loops over heads, rows and blocks: what the modules must equal."""
+"""The networks (paper, section 3) in float64 NumPy, with plain loops over heads, rows and blocks, for comparison."""
 
 import math
 
@@ -87,7 +87,7 @@ def patches(latent, side):
 
 
 def encode(p, config, labels, null, references=()):
-    """SPEC 3: features and encoded, of one more group than there are references [b, h, w, c]."""
+    """The encoder (sections 3.1, 3.3): features and encoded of one more group than earlier images [b, h, w, c]."""
     rows, groups = len(labels), 1 + len(references)
     vector = [
         p["null_class"] if drop else p["class_embedding"][label] for label, drop in zip(labels, null, strict=True)
@@ -115,7 +115,7 @@ def time_features(t):
 
 
 def velocity(p, config, x, timesteps, features):
-    """SPEC 4 for one input [tokens, channels] per row of features."""
+    """The decoder (section 3.2) for one input [tokens, channels] in each row of features."""
     x = linear(p["input_projection"], x) + p["position_embedding"]
     raw = np.stack([time_features(t) for t in timesteps])
     embedding = linear(p["time_embedding"]["down"], silu(linear(p["time_embedding"]["up"], raw)))

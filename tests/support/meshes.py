@@ -1,4 +1,4 @@
-"""Meshes for functions that look at the one they are traced over."""
+"""Meshes for functions that depend on the mesh that they are traced over."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Small networks in the place of Inception, which takes seconds where only what surrounds it is tested."""
+"""Small networks in place of Inception, which takes seconds, for tests of the code around it."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ from transdiff_jax.training import training_scores
 
 
 def projection(side, seed=0):
-    """A function of an image's pixels, for images of side x side; and its parameters."""
+    """A function of an image's side x side pixels, its parameters and its widths."""
     widths = {"2048": 6, "spatial": 5, "logits_unbiased": 7}
     draw = np.random.default_rng(seed)
     size = side * side * 3
@@ -27,7 +27,7 @@ def projection(side, seed=0):
 
 
 def lookup(tables):
-    """Images 2 x 2 whose first pixel says which row of which table they are: `numbered` makes them."""
+    """A network that looks up rows of tables; the first pixel of each 2x2 image of `numbered` names table and row."""
 
     def compute(params, images, names):
         first = images[:, 0, 0].astype(jnp.int32)
@@ -46,7 +46,7 @@ def numbered(count, table):
 
 @contextlib.contextmanager
 def installed(patch, network):
-    """Puts a network in the place of Inception and its weights; `patch` is a pytest.MonkeyPatch."""
+    """Puts a network in place of Inception and its weights; `patch` is a pytest.MonkeyPatch."""
     compute, params, widths = network
     with patch.context() as context:
         context.setattr(set_features, "inception_features", compute)

@@ -11,7 +11,7 @@ from transdiff_jax.model.params import init_params
 
 
 def perturb(params, scale=0.25, seed=1):
-    """A tree of the same shapes and none of its zeros: N(0, scale**2), with the scales of norms around one."""
+    """A tree of the same shapes without zeros: N(0, scale**2), or around one for the scales of norms."""
     generator = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -23,7 +23,7 @@ def perturb(params, scale=0.25, seed=1):
 
 @functools.cache
 def random_params(model):
-    # Of NumPy's making: compiling the draws of `init` takes longer than most tests.
+    # NumPy draws them, because compiling the draws of `init` takes longer than most tests.
     return perturb(jax.eval_shape(lambda: init_params(model, 0)))
 
 

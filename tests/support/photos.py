@@ -1,4 +1,4 @@
-"""Small real datasets: crops of the two photographs that come with scikit-learn, as files and in TFDS."""
+"""Small real datasets: crops of two photographs that come with scikit-learn, as files and in TFDS."""
 
 import functools
 import io
@@ -19,7 +19,7 @@ def photographs():
 
 
 def crop(name, number, height=20, width=28):
-    """Crop number `number` of a photograph, each of another place."""
+    """Crop number `number` of a photograph; each is from another place."""
     photo = photographs()[name]
     top, left = (37 * number) % (photo.shape[0] - height), (91 * number) % (photo.shape[1] - width)
     return np.ascontiguousarray(photo[top : top + height, left : left + width])
@@ -33,7 +33,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def write_folder(root, count=8, names=CLASSES):
-    """`count` files for each class, JPEG and PNG in turn, in folders called `names`."""
+    """Writes `count` files for each class, JPEG and PNG in turn, into folders called `names`."""
     for name, folder in zip(CLASSES, names, strict=True):
         (root / folder).mkdir(parents=True)
         for number in range(count):
@@ -43,7 +43,7 @@ def write_folder(root, count=8, names=CLASSES):
 
 
 class Photos(tfds.core.GeneratorBasedBuilder):
-    """The files of a folder as TFDS keeps them."""
+    """The files of a folder as a TFDS dataset."""
 
     VERSION = tfds.core.Version("1.0.0")
     name = "photos"

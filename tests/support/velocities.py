@@ -1,4 +1,4 @@
-"""Velocities that are known exactly."""
+"""Velocities that are exactly known."""
 
 
 def gaussian_velocity(x, t, scale):

@@ -1,4 +1,4 @@
-"""From sources of records to training batches."""
+"""Turns sources of records into training batches."""
 
 from etils import epy
 

@@ -84,7 +84,7 @@ def _read(source: Source, config: DataConfig, index: int) -> tuple[str, tuple[np
     if image.shape != expected:
         raise UserError(
             f"record {record['id']} of config.data.source={config.source!r} has shape {image.shape}, not "
-            f"{expected} as config.data.image_size and image_channels say; --config.data.crop=center brings images of "
+            f"{expected} as config.data.image_size and image_channels say; config.data.crop=center brings images of "
             "any size to that size"
         )
     return record["id"], (image, record["label"])

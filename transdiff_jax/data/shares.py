@@ -74,7 +74,7 @@ class RowsOfShares(grain.MapDataset[Item]):
     def __getitem__(self, index: slice) -> grain.MapDataset[Item]: ...
     @overload
     def __getitem__(self, index: int) -> Item | None: ...
-    def __getitem__(self, index: int | slice) -> Item | None | grain.MapDataset[Item]:
+    def __getitem__(self, index: int | slice) -> Item | grain.MapDataset[Item] | None:
         if isinstance(index, slice):
             return self.slice(index)
         return self._parent[self._reordered(index)]

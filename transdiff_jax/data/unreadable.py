@@ -22,9 +22,7 @@ _FIELDS = ("index", "id", "reason")  # of a record in the report
 _REPORTS = "unreadable_records{process}.json"
 
 
-def read_members(
-    source: Records[AnyRecord], members: np.ndarray
-) -> tuple[list[AnyRecord], np.ndarray, np.ndarray]:
+def read_members(source: Records[AnyRecord], members: np.ndarray) -> tuple[list[AnyRecord], np.ndarray, np.ndarray]:
     """The records of one row, all of which can be decoded.
 
     A record that cannot be decoded is replaced by the next one of its class that can be and is not in the row. The

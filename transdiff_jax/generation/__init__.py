@@ -1,4 +1,4 @@
-"""Many samples, safe to kill at any moment, and the folder that holds them."""
+"""Samples of trained models: in memory, or many in a folder by a job that is safe to kill at any moment."""
 
 from etils import epy
 

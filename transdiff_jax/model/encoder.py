@@ -103,7 +103,7 @@ class SemanticEncoder(nn.Module):
         null: Bool[Array, " b"],
         references: Float[Array, "b images h w c"] | None = None,
     ) -> Semantics:
-        """Features of one group more than there are earlier images, in the compute dtype.
+        """Features of one more group than there are earlier images, in the compute dtype.
 
         Args:
             labels: classes in [0, num_classes).

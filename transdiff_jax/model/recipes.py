@@ -1,7 +1,7 @@
 """The published training recipes on ImageNet (arXiv 2506.09482), one for each size and kind of model."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import ml_collections
 
@@ -48,7 +48,7 @@ def published_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
     return config
 
 
-def _sampling(size: str, kind: Kind) -> dict[str, Any]:
+def _sampling(size: str, kind: Kind) -> Mapping[str, object]:
     """The settings of the published score; at 512 only L has one, so all sizes take its settings."""
     model = published_model("l" if kind == "one_step_512" else size, kind)
     return dataclasses.asdict(published_sampling(model)) | {"batch_size": 256}

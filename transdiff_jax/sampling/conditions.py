@@ -31,7 +31,7 @@ from transdiff_jax.sampling.fusion import Labels, Splice, check_splice, splice_f
 Tree = TypeVar("Tree")  # of arrays
 
 NULL = -1  # stands for the null class among labels
-CHUNKS = 8  # about so many encode the rows of a device if these all differ
+CHUNKS = 8  # about as many encode a run of rows that all differ
 
 
 class Conditions(NamedTuple):
@@ -42,7 +42,7 @@ class Conditions(NamedTuple):
     """
 
     conditional: KeysValues  # b rows
-    unconditional: KeysValues | None  # b rows; before the first image one row for each run of rows; None unguided
+    unconditional: KeysValues | None  # b rows, or for the first image one for each run of rows; None unguided
     cache: KeysValues | None  # the semantic encoder's; a sample's sequences are adjacent; None with one image
     splice: Splice | None  # of later images only; None without fused classes
 

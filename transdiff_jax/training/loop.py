@@ -18,6 +18,7 @@ from clu import parameter_overview
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from transdiff_jax.checkpoints.record import NO_DATA, RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
@@ -45,13 +46,13 @@ from transdiff_jax.training.training_scores import TrainingScores
 GRID_COLUMNS = 8
 
 
-def train(config: Config | Mapping[str, Any] | str | Path, workdir: str | Path) -> None:
+def train(config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir: str | Path) -> None:
     """Trains to `config.train.steps`, resuming from `workdir` if it holds a checkpoint.
 
     Leaves checkpoints, metrics.jsonl and TensorBoard events in `workdir`.
 
     Args:
-        config: a configuration, its fields as an `ml_collections.ConfigDict` or dictionaries, or a config file.
+        config: a configuration, its fields as a `ConfigDict` or as nested dictionaries, or a config file.
         workdir: folder of the run.
 
     Raises:

@@ -25,7 +25,7 @@ def apply_rules(rules: Rules, params: Params) -> dict[str, Any]:
         ValueError: no rule matches a parameter.
     """
 
-    def decide(path: KeyPath, _: Any) -> Decision:
+    def decide(path: KeyPath, _: object) -> Decision:
         name = path_name(path)
         for pattern, value in rules:
             if re.fullmatch(pattern, name):

@@ -17,7 +17,7 @@ LABELS = np.array([0, 1, 0, 2, 1, 0, 1, 2, 0, 2, 1, 2, 0], np.int32)
 
 
 class Records:
-    """Labelled records named like those of a folder."""
+    """Labelled records, named like those of a folder."""
 
     class_names = ("n0", "n1", "n2")
 
@@ -105,7 +105,7 @@ def test_images_of_small_classes_can_repeat():
     for _ in range(20):
         group = groups.members(1, generator)
         assert group[-1] == 1
-        # All there are, as evenly as they go.
+        # All images of the class, as evenly as possible.
         assert sorted(np.bincount(group, minlength=5)[[1, 4]].tolist()) in ([1, 3], [2, 2])
         assert set(group.tolist()) == {1, 4}
     assert len(set(groups.members(0, generator).tolist())) == 4
@@ -145,7 +145,7 @@ class Job:
 
 
 class PartlyRead(Records):
-    """Says which labels were read; those of `damaged` cannot be."""
+    """Notes which labels were read; that of `damaged` cannot be read."""
 
     def __init__(self, damaged=None):
         self.read, self._damaged = [], damaged
@@ -196,7 +196,7 @@ def write(path, *groups):
 GROUPS = (
     {"cate": "n0", "files": ["0.JPEG", "2.JPEG", "5.JPEG", "8.JPEG"]},
     {"cate": "n1", "files": ["10.JPEG", "1.JPEG", "6.JPEG", "4.JPEG"]},
-    {"cate": "n2", "files": ["n2/3.JPEG", "n2/11.JPEG", "n2/9.JPEG", "n2/7.JPEG"]},  # by their whole ids
+    {"cate": "n2", "files": ["n2/3.JPEG", "n2/11.JPEG", "n2/9.JPEG", "n2/7.JPEG"]},  # whole ids
 )
 
 

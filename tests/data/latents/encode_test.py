@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def photographs(monkeypatch):
-    """Sets the images that are cached, and returns the list of those that were read."""
+    """A function that sets the images to cache; its list `read` holds the indices that were read."""
     read = []
 
     def use(source):
@@ -114,13 +114,13 @@ def test_another_batch_size_is_equal_to_within_rounding(weights, finished, photo
 
 def test_float16_keeps_eleven_bits(weights, finished):
     tokenizer, images = make_tokenizer(photo_config(weights)), Photographs(COUNT)
-    exact = tokenizer.moments(np.stack([images[i]["image"] / np.float32(127.5) - 1 for i in range(COUNT)]))
-    # Half a unit in the last place; the rest is that batches of other sizes round differently.
+    exact = tokenizer.moments(jnp.stack([images[i]["image"] / np.float32(127.5) - 1 for i in range(COUNT)]))
+    # The tolerance is half a unit in the last place, and a little because batches of other sizes round differently.
     np.testing.assert_allclose(moments(finished)[:, 0], exact, rtol=2**-11, atol=2e-6)
 
 
 def test_unreadable_records_are_skipped_and_named(weights, finished, photographs, tmp_path):
-    unreadable = {0, 8, 18, 19, 20, 21}  # the last file has no records then
+    unreadable = {0, 8, 18, 19, 20, 21}  # so the last file has no records
     photographs(Photographs(COUNT, unreadable))
     config = photo_config(weights, data={"max_unreadable": 0.3})
     manifest = cache_latents(config, tmp_path / "out", shard_records=SHARD)
@@ -250,7 +250,7 @@ def test_folders_that_cannot_be_used(weights, photographs, tmp_path):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"data": {"crop": "random"}}, "cannot be cached: use --config.data.crop=center"),
+        ({"data": {"crop": "random"}}, "cannot be cached: use config.data.crop=center"),
         ({"data": {"source": "latents:x"}}, "'latents:x' holds latents already"),
         (
             {
@@ -258,7 +258,7 @@ def test_folders_that_cannot_be_used(weights, photographs, tmp_path):
                 "tokenizer": {"kind": "pixels"},
                 "model": {"latent_size": 4},
             },
-            "config.tokenizer.kind='pixels': only latents of kl16 take time to make, nothing is to be cached",
+            "config.tokenizer.kind='pixels': only kl16's latents are slow to make, so cache no others",
         ),
     ],
 )
@@ -285,14 +285,12 @@ def test_moments_that_the_dtype_cannot_hold(weights, photographs, tmp_path, monk
         return dataclasses.replace(tokenizer, params=params)
 
     monkeypatch.setattr(encode, "make_tokenizer", large)
-    with pytest.raises(
-        UserError, match="the moments of record china/0 are not finite in float16: use --dtype=bfloat16"
-    ):
+    with pytest.raises(UserError, match="the moments of record china/0 are not finite in float16: use dtype=bfloat16"):
         cache_latents(photo_config(weights), tmp_path / "half")
     cache_latents(photo_config(weights), tmp_path / "brain", "bfloat16")
     stored = moments(tmp_path / "brain")
     assert jnp.abs(stored[..., :4]).max() > 1e5
-    # Log-variances beyond what the posterior knows say the same as its bounds.
+    # The posterior clamps log-variances, so its bounds mean the same as any number beyond them.
     assert (stored[..., 4:].min(), stored[..., 4:].max()) == (-30, 20)
 
 

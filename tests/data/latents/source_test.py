@@ -3,6 +3,7 @@ import pickle
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
@@ -53,7 +54,7 @@ def test_records_are_the_moments_of_both_flips(weights, cached):
     assert source.labels().tolist() == [index % 2 for index in KEPT]
     assert source.manifest.skipped == [photographs.id(UNREADABLE)]
     assert source.class_names == photographs.class_names
-    images = np.stack([photographs[index]["image"] / np.float32(127.5) - 1 for index in KEPT])
+    images = jnp.stack([photographs[index]["image"] / np.float32(127.5) - 1 for index in KEPT])
     expected = np.stack([tokenizer.moments(flip) for flip in (images, images[:, :, ::-1])], axis=1)
     assert np.abs(expected[:, 0] - expected[:, 1]).max() > 0.1
     for index, wanted in enumerate(expected):
@@ -88,7 +89,7 @@ def test_a_source_opens_its_files_once_in_each_process(cached, monkeypatch):
 
 
 def content(folder):
-    """Everything that can be read of a folder."""
+    """Everything that can be read from a folder."""
     source = LatentSource(folder)
     records = [source[index] for index in range(len(source))]
     moments = b"".join(record["moments"].tobytes() for record in records)
@@ -96,13 +97,13 @@ def content(folder):
 
 
 def positions(size):
-    """All bytes of a small file; of a large one all of its beginning, which holds the records, and some of the rest."""
+    """All bytes of a small file; for a large one, its beginning, which holds the records, and some of the rest."""
     return [*range(min(size, 2500)), *range(2500, size, 1009), *range(max(2500, size - 300), size)]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "labels.npy", "ids.json.gz", "latents-00001-of-00003.array_record"])
 def test_a_flipped_byte_is_found_or_changes_nothing(copy, name):
-    """Reading may overlook it where nothing is stored (padding); the full check overlooks none."""
+    """Reading may miss a flipped bit in padding, which stores nothing; the full check misses none."""
     path, whole = copy / name, content(copy)
     original, found = path.read_bytes(), 0
     for position in positions(len(original)):

@@ -23,7 +23,7 @@ def test_pixels_and_labels_are_those_of_scikit_learn(splits):
     stored = np.array([np.append(image.ravel(), label) for records in splits.values() for image, label in records])
     pixels = np.round(scans.images * 255 / 16).astype(np.uint8).reshape(-1, 64)
     expected = np.concatenate([pixels, scans.target[:, None]], axis=1)
-    # TFDS shuffles: compare as sets of rows.
+    # TFDS shuffles, so the rows are compared as sets.
     np.testing.assert_array_equal(stored[np.lexsort(stored.T)], expected[np.lexsort(expected.T)])
     assert (pixels.min(), pixels.max()) == (0, 255)
 

@@ -57,7 +57,7 @@ def test_folders_named_by_wnids_have_the_classes_of_imagenet(tmp_path):
     assert source.labels().tolist() == [0, 1, 999]
     assert len(source.class_names) == 1000
     assert source.class_names[1] == "goldfish, Carassius auratus"
-    write(tmp_path, "cat/d.JPEG")  # one that is none: sorted order
+    write(tmp_path, "cat/d.JPEG")  # a name that is not a wnid: the order is the sorted one
     assert FolderSource(tmp_path, 3).labels().tolist() == [0, 1, 2, 3]
 
 

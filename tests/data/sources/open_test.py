@@ -104,7 +104,7 @@ def test_datasets_that_are_not_there(digits_config, source, message):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder, and the same files as prepared by TFDS."""
+    """A folder, and the same files prepared by TFDS."""
     folder = write_folder(tmp_path_factory.mktemp("folder"))
     return folder, write_tfds(folder, tmp_path_factory.mktemp("tfds"))
 
@@ -123,7 +123,7 @@ def test_a_folder_and_tfds_give_the_same_records(photos):
 
 
 class CountedRecords:
-    """Raw records, and which were read in batches; there is no other way to read them."""
+    """Raw records that can only be read in batches; notes which were read."""
 
     def __init__(self, records):
         self._records, self.read = records, []

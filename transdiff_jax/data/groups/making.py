@@ -20,7 +20,7 @@ ClassFeatures = Callable[[np.ndarray, int], np.ndarray]  # (latents [n, h, w, c]
 
 
 def write_random_groups(source: LatentSource, path: Path, num_images: int, seed: int, small_classes: str) -> int:
-    """Draws random groups once and for all, as training would draw them for one epoch.
+    """Writes random groups, drawn once and for all as training draws them for one epoch.
 
     Returns:
         The number of groups.

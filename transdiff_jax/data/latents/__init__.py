@@ -1,4 +1,4 @@
-"""Cached latents: the folder's format, the job that makes it, and reading it."""
+"""Cached latents: the format of their folder, the job that makes it, and its reader."""
 
 from etils import epy
 

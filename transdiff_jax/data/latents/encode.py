@@ -37,20 +37,19 @@ from transdiff_jax.tokenizer.kl16 import LOG_VARIANCE_RANGE, Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 from transdiff_jax.tokenizer.make import make_tokenizer
 
-Array = jax.Array
-Encoded = tuple[Array, Array] | None  # moments [b, 2, h, w, 2c] and whether they are finite [b], of a batch with images
+Encoded = tuple[Array, Array] | None  # moments [b, 2, h, w, 2c] and whether they are finite [b]; None without images
 Encode = Callable[[np.ndarray], Encoded]
 
-SHARD_RECORDS = 4096  # of ImageNet's 256x256 latents: 313 files of 134 MB
+SHARD_RECORDS = 4096  # ImageNet's 256x256 latents then make 313 files of 134 MB
 
 
 def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_records: int = SHARD_RECORDS) -> Manifest:
-    """Encodes all that is missing in `out`; every process of the job calls it, and all see the folder.
+    """Encodes the latents that are missing in a folder; every process of the job must call this.
 
     Args:
-        config: `data` names the images and their transform, `tokenizer` the weights; of each device's images,
-            `tokenizer.slice_size` are encoded at once.
-        out: the folder; see format.py.
+        config: `data` names the images and their transform, `tokenizer` the weights; each device encodes
+            `tokenizer.slice_size` images at once.
+        out: the folder, which all processes must see; format.py describes it.
         dtype: of the records, float16 or bfloat16.
         shard_records: records of the source that go into one file.
 
@@ -58,12 +57,12 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
         The manifest of the complete folder.
 
     Raises:
-        UserError: settings that cannot be cached, a folder that cannot be used or holds latents of other settings, too
-            many unreadable images, moments that the dtype cannot hold, files that cannot be written. Where it is
-            another process that fails, this one may be ended by JAX.
+        UserError: the settings cannot be cached, the folder cannot be used or holds latents of other settings, too many
+            images are unreadable, the dtype cannot hold the moments, or a file cannot be written. If another process
+            fails, JAX may end this one.
     """
-    _check_config(config)
-    tokenizer = make_tokenizer(config)
+    _check_data(config.data)
+    tokenizer = _kl16(config)
     source = open_source(config.data)
     settings = _settings(config, tokenizer, source, dtype, shard_records)
     job = LatentJob(out, settings)
@@ -80,12 +79,16 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
     return manifest
 
 
-def _check_config(config: Config) -> None:
-    data, kind = config.data, config.tokenizer.kind
-    if kind != "kl16":
+def _kl16(config: Config) -> Kl16Tokenizer:
+    tokenizer = make_tokenizer(config)
+    if not isinstance(tokenizer, Kl16Tokenizer):
         raise UserError(
-            f"config.tokenizer.kind={kind!r}: only latents of kl16 take time to make, nothing is to be cached"
+            f"config.tokenizer.kind={config.tokenizer.kind!r}: only kl16's latents are slow to make, so cache no others"
         )
+    return tokenizer
+
+
+def _check_data(data: DataConfig) -> None:
     if data.source.startswith(LATENTS_PREFIX):
         raise UserError(f"config.data.source={data.source!r} holds latents already: name the images")
     if data.crop == "random":

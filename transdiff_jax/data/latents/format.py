@@ -1,13 +1,13 @@
-"""A folder of cached latents: its files, and the manifest that says what they are and what they were made from.
+"""The format of a folder of cached latents: its files, and the manifest that says what they hold and come from.
 
     latents-00007-of-00032.array_record   records: the moments of both flips, [2, h, w, 2c], raw little-endian floats
     labels.npy                            class of each record, int32 [records]
     ids.json.gz                           id of each record in the source, a list of strings
     manifest.json                         settings, sizes, and the SHA-256 of all files, its own content included
 
-Moments are what the tokenizer gives, unscaled: means, then log-variances (clamped to the range that the posterior
-knows); flip 0 is the image, flip 1 its mirror image. Records are in the source's order, without the unreadable ones.
-A record is a chunk of its own and is not compressed: reading one costs a copy and a checksum.
+Moments are those of the tokenizer, unscaled: means, then log-variances (clamped to the range that the posterior
+allows); flip 0 is the image, flip 1 its mirror image. Records are in the source's order, without the unreadable ones.
+Each record is a chunk of its own and is not compressed, so reading one costs a copy and a checksum.
 """
 
 import dataclasses
@@ -16,14 +16,13 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, intact_files
-from transdiff_jax.storage.files import write_bytes, write_json
+from transdiff_jax.storage.files import Json, write_bytes, write_json
 
 FORMAT = 1
 LABELS, IDS = "labels.npy", "ids.json.gz"
@@ -33,40 +32,40 @@ DIGEST = "sha256"  # of the rest of a sealed file
 
 @dataclasses.dataclass(frozen=True)
 class LatentSettings:
-    """What decides the content of a folder."""
+    """The settings that decide the content of a folder."""
 
     source: str  # config.data.source
     split: str
     source_records: int
     crop: str
     image_size: int
-    tokenizer_sha256: str  # of the manifest of the weights' folder
-    tokenizer_dtype: str  # that the encoder computed in
+    tokenizer_sha256: str  # of the manifest in the folder of the weights
+    tokenizer_dtype: str  # in which the encoder computed
     dtype: str  # of the records: float16 or bfloat16
     shape: tuple[int, ...]  # of a record: (2, h, w, 2c)
     class_names: tuple[str, ...]
-    shard_records: int  # records of the source that a file is made from; the last has fewer
+    shard_records: int  # records of the source in each file; the last file has the rest
     format: int = FORMAT
 
     @property
     def num_shards(self) -> int:
-        """How many files of records there are."""
+        """The number of files of records."""
         return -(-self.source_records // self.shard_records)
 
     @property
     def record_dtype(self) -> np.dtype:
-        """NumPy's type of a record's numbers."""
+        """NumPy's dtype of the records."""
         return jnp.dtype(self.dtype)
 
     def source_range(self, shard: int) -> range:
-        """The records of the source that a file is made from."""
+        """The records of the source that go into a file."""
         first = shard * self.shard_records
         return range(first, min(first + self.shard_records, self.source_records))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of records, as it was written."""
+    """A file of records, as it was written."""
 
     records: int
     bytes: int
@@ -76,7 +75,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says."""
+    """The content of manifest.json."""
 
     settings: LatentSettings
     shards: tuple[Shard, ...]
@@ -85,7 +84,7 @@ class Manifest:
 
     @property
     def records(self) -> int:
-        """Over all files."""
+        """The number of records in all files."""
         return sum(shard.records for shard in self.shards)
 
     @property
@@ -99,17 +98,17 @@ def shard_name(shard: int, num_shards: int) -> str:
     return f"latents-{shard:05d}-of-{num_shards:05d}.array_record"
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON that holds the digest of itself, atomically."""
+def write_sealed(path: Path, value: Json) -> None:
+    """Atomically writes JSON that holds its own digest."""
     write_json(path, {DIGEST: _digest(value), **value})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote.
+def read_sealed(path: Path) -> Json:
+    """Reads what `write_sealed` wrote.
 
     Raises:
-        ValueError: it is not as it was written.
-        OSError: it cannot be read.
+        ValueError: the file has changed since it was written.
+        OSError: the file cannot be read.
     """
     value = json.loads(path.read_bytes())
     if not isinstance(value, dict) or value.pop(DIGEST, None) != _digest(value):
@@ -117,23 +116,24 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return value
 
 
-def _digest(value: dict[str, Any]) -> str:
+def _digest(value: Json) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def settings_from(value: dict[str, Any]) -> LatentSettings:
-    """Settings out of JSON."""
-    return LatentSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+def settings_from(value: Json) -> LatentSettings:
+    """Settings from JSON."""
+    fields: Json = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return LatentSettings(**fields)
 
 
 def write_manifest(
     folder: Path, settings: LatentSettings, shards: list[Shard], labels: list[int], ids: list[str]
 ) -> None:
-    """Writes labels and ids, and last the manifest: with it the folder is complete."""
+    """Writes labels and ids, then the manifest, which makes the folder complete."""
     array = io.BytesIO()
     np.save(array, np.array(labels, np.int32))
     digests = {}
-    # Without a time of writing, so that the same ids are the same bytes.
+    # Without the time of writing, so that the same ids give the same bytes.
     for name, data in ((LABELS, array.getvalue()), (IDS, gzip.compress(json.dumps(ids).encode(), mtime=0))):
         write_bytes(folder / name, data)
         digests[name] = hashlib.sha256(data).hexdigest()
@@ -146,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a complete folder.
 
     Raises:
-        UserError: there is none, or it is not as it was written, or it is of another version of this code.
+        UserError: there is none, it has changed since it was written, or it is of another version of this code.
     """
     path = folder / MANIFEST
     try:
@@ -154,32 +154,32 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise UserError(
             f"{folder} holds no complete set of cached latents ({path.name}: {error.strerror}): make one with "
-            f"cli.cache_latents --out={folder}"
+            f"transdiff cache_latents --out={folder}"
         ) from None
     except ValueError as error:
         raise damaged(path, str(error)) from None
     version = value.get("settings", {}).get("format")
     if version != FORMAT:
-        raise UserError(f"{path} is of format {version}, but this version reads format {FORMAT}: make the folder again")
+        raise UserError(f"{path} is of format {version}, but this version reads format {FORMAT}: make the folder anew")
     shards = tuple(Shard(**shard | {"skipped": tuple(shard["skipped"])}) for shard in value["shards"])
     return Manifest(settings_from(value["settings"]), shards, value["labels_sha256"], value["ids_sha256"])
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """The error of a file of a folder that is not as it was written."""
+    """The error for a file that has changed since it was written."""
     remedy = (
-        f"cli.cache_latents --out={path.parent}, with the settings of the first time, makes it again"
+        f"run transdiff cache_latents --out={path.parent} again with the same settings, which remakes it"
         if path.suffix == ".array_record"
-        else f"delete {path.parent} and make it again with cli.cache_latents"
+        else f"delete {path.parent} and make it again with transdiff cache_latents"
     )
     return UserError(f"{path} is damaged ({reason}): {remedy}")
 
 
 def read_digested(path: Path, digest: str) -> bytes:
-    """A small file whose SHA-256 is known.
+    """Reads a small file whose SHA-256 is known.
 
     Raises:
-        UserError: it is not there, or not as it was written.
+        UserError: it is missing, or has changed since it was written.
     """
     try:
         data = path.read_bytes()
@@ -191,12 +191,12 @@ def read_digested(path: Path, digest: str) -> bytes:
 
 
 def read_labels(folder: Path, manifest: Manifest) -> np.ndarray:
-    """Class of every record, int32 [records]; errors of `read_digested`."""
+    """Class of every record, int32 [records]; raises like `read_digested`."""
     return np.load(io.BytesIO(read_digested(folder / LABELS, manifest.labels_sha256)))
 
 
 def read_ids(folder: Path, manifest: Manifest) -> list[str]:
-    """Id of every record in the source; errors of `read_digested`."""
+    """Id of every record in the source; raises like `read_digested`."""
     return json.loads(gzip.decompress(read_digested(folder / IDS, manifest.ids_sha256)))
 
 
@@ -210,7 +210,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 
 
 def intact(folder: Path, digests: dict[int, str], num_shards: int) -> set[int]:
-    """Of files of records with the digests that they should have, those that have them; reads all of them."""
+    """The files of records that match their digests; reads all of them."""
     names = {shard_name(shard, num_shards): shard for shard in digests}
     return {names[name] for name in intact_files(folder, {name: {digests[shard]} for name, shard in names.items()})}
 
@@ -219,7 +219,7 @@ def check_all(folder: Path) -> Manifest:
     """Reads every byte of a folder and returns its manifest.
 
     Raises:
-        UserError: a file is not as it was written; the first such is named.
+        UserError: a file has changed since it was written; the message names the first such file.
     """
     manifest = read_manifest(folder)
     read_labels(folder, manifest)

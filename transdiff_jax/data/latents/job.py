@@ -1,9 +1,9 @@
-"""A folder of latents that is being made: which files are there and intact, and how a new one comes to be.
+"""The job that makes a folder of latents: which files exist and are intact, and how a new one is written.
 
-    progress/settings.json   what the job makes, so that no other goes on with it
+    progress/settings.json   the settings of the job, so that no other job continues it
     progress/00007.json      written after file 7 has its name: its digest, labels and ids
 
-A file of records exists whole or not at all, and counts if its digest is the one noted. When all are there, labels,
+A file of records exists whole or not at all, and counts if it matches its noted digest. When all files exist, labels,
 ids and the manifest are written, and progress/ is removed.
 """
 
@@ -45,7 +45,7 @@ PROGRESS, SETTINGS, LOCK = "progress", "settings.json", ".lock"
 
 @dataclasses.dataclass
 class ShardContent:
-    """What goes into one file of records."""
+    """The content of one file of records."""
 
     path: Path
     writer: ArrayRecordWriter
@@ -62,7 +62,7 @@ class ShardContent:
 
 
 class LatentJob:
-    """The folder; one process opens and finishes it, and all write files into it."""
+    """The folder. One process opens and finishes it, and all write files into it."""
 
     def __init__(self, folder: Path, settings: LatentSettings) -> None:
         self._folder = folder
@@ -70,13 +70,13 @@ class LatentJob:
         self._lock: IO[str] | None = None
 
     def open(self) -> np.ndarray:
-        """Creates the folder or goes on with it, and holds it until `close`.
+        """Creates the folder or continues it, and holds it until `close`.
 
         Returns:
             Whether each file of records is missing, bool [num_shards].
 
         Raises:
-            UserError: a folder that cannot be used, is in use, or holds something else.
+            UserError: the folder cannot be used, is in use, or holds something else.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -91,13 +91,13 @@ class LatentJob:
         return np.array([shard not in done for shard in range(self._settings.num_shards)], bool)
 
     def close(self) -> None:
-        """Lets another process have the folder."""
+        """Releases the folder to other processes."""
         if self._lock is not None:
             self._lock.close()
 
     @contextlib.contextmanager
     def write_shard(self, shard: int) -> Iterator[ShardContent]:
-        """A new file of records: what the block adds; nothing if it raises.
+        """A context that writes a new file with the records that its block adds; without a file if the block raises.
 
         Raises:
             UserError: the file cannot be written.
@@ -119,10 +119,10 @@ class LatentJob:
             self._note(shard, written, content.labels, content.ids)
 
     def finish(self) -> Manifest:
-        """Completes the folder when all files of records are there.
+        """Completes the folder when all files of records exist.
 
         Raises:
-            UserError: a file is missing after all, or something cannot be written.
+            UserError: a file is missing, or something cannot be written.
         """
         if not (self._folder / MANIFEST).exists():
             notes = [self._read_note(shard) for shard in range(self._settings.num_shards)]
@@ -136,7 +136,7 @@ class LatentJob:
         return read_manifest(self._folder)
 
     def skipped(self) -> int:
-        """Unreadable records met so far, by all processes."""
+        """The number of unreadable records that all processes have met so far."""
         notes = map(self._read_note, range(self._settings.num_shards))
         return sum(len(note[0].skipped) for note in notes if note is not None)
 
@@ -152,7 +152,7 @@ class LatentJob:
             raise UserError(f"out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
 
     def _check_settings(self) -> None:
-        """Refuses a folder of other settings, or notes these in an empty one."""
+        """Refuses a folder of other settings; notes the settings in an empty one."""
         noted = self._folder / PROGRESS / SETTINGS
         if (self._folder / MANIFEST).exists():
             found = read_manifest(self._folder).settings
@@ -174,7 +174,7 @@ class LatentJob:
         write_sealed(noted, dataclasses.asdict(self._settings))
 
     def _intact_shards(self) -> set[int]:
-        """The files that need not be made. A complete folder in which one is damaged becomes an incomplete one."""
+        """The files that need not be made. A damaged file makes a complete folder incomplete."""
         complete = (self._folder / MANIFEST).exists()
         if complete:
             self._notes_of_complete()
@@ -188,7 +188,7 @@ class LatentJob:
         return done
 
     def _notes_of_complete(self) -> None:
-        """Takes a complete folder back to the notes that it was completed from."""
+        """Writes the notes from which a complete folder was completed."""
         manifest = read_manifest(self._folder)
         first = 0
         labels, ids = read_labels(self._folder, manifest).tolist(), read_ids(self._folder, manifest)
@@ -203,7 +203,7 @@ class LatentJob:
     def _read_note(self, shard: int) -> tuple[Shard, list[int], list[str]] | None:
         try:
             value = read_sealed(self._progress(shard))
-        except (OSError, ValueError):  # not written, or cut short: the file is made again
+        except (OSError, ValueError):  # it was not written or is cut short, so the file is made again
             return None
         written = Shard(**value["shard"] | {"skipped": tuple(value["shard"]["skipped"])})
         return written, value["labels"], value["ids"]
@@ -211,7 +211,7 @@ class LatentJob:
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """`write_errors` for ArrayRecord, which tells of the file system by RuntimeError."""
+    """`write_errors` for ArrayRecord, which reports errors of the file system as RuntimeError."""
     with write_errors(path):
         try:
             yield

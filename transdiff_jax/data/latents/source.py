@@ -1,10 +1,10 @@
-"""Random access to cached latents, and the check that a run can be trained on them."""
+"""Random access to cached latents, and the check that they fit a run."""
 
 import bisect
 import itertools
 import os
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
@@ -24,7 +24,7 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 from transdiff_jax.errors import UserError
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
-# For random access: no reading ahead, no threads, a buffer of about a record.
+# Suited to random access: no reading ahead, no threads, a buffer of about one record.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _READER_BUFFER = 32 * 1024
 
@@ -37,10 +37,10 @@ class LatentRecord(TypedDict):
 
 
 class LatentSource:
-    """The records of a folder that cli.cache_latents made.
+    """The records of a folder that `transdiff cache_latents` made.
 
-    Files are opened when they are first read, in the process that reads them: it can be pickled, and any number of
-    threads may read.
+    A file is opened when it is first read, in the process that reads it. So the source can be pickled, and any number
+    of threads may read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,12 +49,12 @@ class LatentSource:
         self.class_names = self.manifest.settings.class_names
         check_sizes(folder, self.manifest)
         self._labels = SharedArrays(read_labels(folder, self.manifest))
-        self._ids: list[str] | None = None  # read when they are asked for
+        self._ids: list[str] | None = None  # read on first use
         self._ends = list(itertools.accumulate(shard.records for shard in self.manifest.shards))
         self._shape, self._dtype = self.manifest.settings.shape, self.manifest.settings.record_dtype
         self._readers: dict[tuple[int, int], ArrayRecordReader] = {}  # by process and file
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_readers": {}, "_ids": None}
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class LatentSource:
         """Record `index`.
 
         Raises:
-            UserError: its file is damaged; ArrayRecord keeps a checksum of each record.
+            UserError: its file is damaged, which ArrayRecord sees by a checksum of each record.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
@@ -81,12 +81,12 @@ class LatentSource:
         return int(self.labels()[index])
 
     def labels(self, records: range | None = None) -> np.ndarray:
-        """See `Labelled`; no latents are read."""
+        """See `Labelled`; reads no latents."""
         labels = self._labels.arrays[0]
         return labels if records is None else labels[records.start : records.stop]
 
     def id(self, index: int) -> str:
-        """The id of a record in the source that it was made from.
+        """The id of a record in the source of its image.
 
         Raises:
             UserError: the file of ids is damaged.
@@ -108,8 +108,8 @@ class LatentSource:
         if reader is None:
             path, records = self._path(shard), self.manifest.shards[shard].records
             reader = ArrayRecordReader(str(path), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER)
-            if reader.num_records() != records:  # 0 for a file that it can make nothing of
-                raise damaged(path, f"{reader.num_records()} records can be found instead of {records}")
+            if reader.num_records() != records:  # it finds 0 in a file that it does not understand
+                raise damaged(path, f"it has {reader.num_records()} readable records instead of {records}")
             reader = self._readers.setdefault(key, reader)
         return reader
 
@@ -118,7 +118,7 @@ def open_latents(config: Config) -> LatentSource:
     """The cached latents that a configuration names.
 
     Raises:
-        UserError: the folder is not complete, is damaged, or holds latents of something else than the run's.
+        UserError: the folder is not complete or is damaged, or its latents do not fit the configuration.
     """
     folder = Path(config.data.source.removeprefix(LATENTS_PREFIX)).expanduser()
     source = LatentSource(folder)
@@ -145,11 +145,11 @@ def _check_weights(folder: Path, made_with: str, weights: str) -> None:
         raise UserError(
             f"config.data.source=latents:{folder} was made with the KL-16 weights of digest {made_with[:12]}…, but "
             f"config.tokenizer.weights={weights} has digest {digest[:12]}…: name the weights that it was made with, or "
-            "cache latents anew with cli.cache_latents"
+            "cache latents anew with transdiff cache_latents"
         )
 
 
 def one_flip(record: LatentRecord, flip: bool, generator: np.random.Generator) -> np.ndarray:
-    """The moments [h, w, 2c] of the image, or with `flip` of one of its two mirror images at random."""
+    """The moments [h, w, 2c] of the image; with `flip`, those of the image or of its mirror image at random."""
     mirrored = flip and generator.random() < 0.5
     return record["moments"][int(mirrored)]

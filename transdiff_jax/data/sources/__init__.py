@@ -1,4 +1,4 @@
-"""Where images come from: each source is a finite, ordered collection of labelled records."""
+"""Sources of images: each is a finite, ordered collection of labelled records."""
 
 from etils import epy
 

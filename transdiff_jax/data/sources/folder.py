@@ -19,10 +19,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 class FolderSource:
     """The images below a folder's subfolders, ordered by class folder and then by path.
 
-    A subfolder is a class, and its index is its place in sorted order; but where all are named by wnids of ImageNet,
-    it is ImageNet's index of 1,000, whichever of them are there. Folders inside a class folder belong to the class
-    (links to folders only stand for classes). Hidden files and folders, and files without one of `SUFFIXES`, are
-    left out; what a file is is decided by its bytes.
+    A subfolder is a class, and the index of the class is its place in sorted order. But if the names of all subfolders
+    are ImageNet's wnids, the index is ImageNet's of 1,000, even if some are missing. Folders inside a class folder
+    belong to the class; a link to a folder counts only as a class folder. Hidden files and folders, and files without
+    one of `SUFFIXES`, are left out. The bytes of a file, not its suffix, decide its format.
     """
 
     def __init__(self, folder: Path, channels: int) -> None:
@@ -60,7 +60,7 @@ class FolderSource:
         return len(self._listing)
 
     def __getitem__(self, index: int) -> Record:
-        """See `Source`."""
+        """See `Records`."""
         name = self.id(index)
         try:
             data = (self._folder / name).read_bytes()
@@ -69,11 +69,11 @@ class FolderSource:
         return Record(image=decode(data, self._channels), label=self.label(index), id=name)
 
     def label(self, index: int) -> int:
-        """See `Source`."""
+        """See `Labelled`."""
         return int(self._listing.labels[index])
 
     def labels(self, records: range | None = None) -> np.ndarray:
-        """See `Source`; nothing is read but the listing."""
+        """See `Labelled`; reads nothing but the listing."""
         labels = np.asarray(self._listing.labels)
         return labels if records is None else labels[records.start : records.stop]
 
@@ -82,7 +82,7 @@ class FolderSource:
         return self._listing.path(index)
 
     def labels_and_ids(self) -> tuple[np.ndarray, list[str]]:
-        """See `Labelled`; nothing is read but the listing."""
+        """See `Labelled`; reads nothing but the listing."""
         return self.labels(), [self.id(index) for index in range(len(self))]
 
 
@@ -93,7 +93,7 @@ def _class_folders(folder: Path) -> list[str]:
     except OSError as error:
         raise _error(folder, f"{error.strerror}; name a folder with one subfolder of images for each class") from None
     if not names:
-        raise _error(folder, "there are no subfolders, of which there must be one with images for each class")
+        raise _error(folder, "there are no subfolders; make one with images for each class")
     return names
 
 

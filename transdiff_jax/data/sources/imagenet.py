@@ -1,4 +1,4 @@
-"""ImageNet's 1,000 classes, in the order of their indices everywhere: by wnid, the name of their folders."""
+"""ImageNet's 1,000 classes in the usual order, which is that of their wnids, the names of their folders."""
 
 import functools
 from collections.abc import Sequence
@@ -14,6 +14,6 @@ def wnids() -> tuple[str, ...]:
 
 
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """The same names, or words for them ("tench, Tinca tinca") where they are all of ImageNet's wnids."""
+    """The same names, or words ("tench, Tinca tinca") if they are all of ImageNet's wnids."""
     names = tuple(class_names)
     return tuple(IMAGENET_LABELS_LIST) if names == wnids() else names

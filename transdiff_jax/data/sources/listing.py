@@ -1,4 +1,4 @@
-"""Arrays, and a list of paths with labels, that many processes share without copies: ImageNet has 1,281,167 images."""
+"""A list of paths with labels that many processes share without copies: ImageNet has 1,281,167 images."""
 
 import array
 import os
@@ -10,7 +10,7 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 
 
 class Listing:
-    """Paths and labels, shared."""
+    """Shared paths and labels."""
 
     def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
         names, ends, labels = bytearray(), array.array("q", [0]), array.array("i")
@@ -31,7 +31,7 @@ class Listing:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """Path number `index`, from 0."""
+        """Path number `index`, counted from 0."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         names, ends, _ = self._shared.arrays

@@ -1,4 +1,4 @@
-"""From the name of a source in the configuration to its records."""
+"""Opens the source of images that the configuration names."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transdiff_jax.errors import UserError
 
 
 def open_source(config: DataConfig) -> Source:
-    """The records that a configuration names.
+    """Opens the images that a configuration names.
 
     Raises:
         UserError: the folder, the dataset or its split does not exist, is not prepared, or cannot be used.
@@ -31,7 +31,7 @@ def open_source(config: DataConfig) -> Source:
         return TfdsSource(builder, config.split, config.image_channels)
     except OSError as error:
         raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
-    except (ParseError, AssertionError, RuntimeError) as error:  # what TFDS raises for files that make no sense to it
+    except (ParseError, AssertionError, RuntimeError) as error:  # from TFDS, for files that it does not understand
         raise damaged(directory, error) from None
 
 
