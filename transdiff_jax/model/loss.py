@@ -108,7 +108,7 @@ def _encode(
 def _velocity(
     model: TransDiff,
     params: Params,
-    features: Float[Array, "b tokens width"],
+    features: Float[Array, "b semantic_tokens width"],
     latents: Float[Array, "b images h w c"],
     draws: LossDraws,
     rngs: Rngs,
