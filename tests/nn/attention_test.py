@@ -1,19 +1,11 @@
-import dataclasses
-import types
-from unittest import mock
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from tests.support import literal
 from tests.support.parameters import perturb
-from transdiff_jax.config import ModelConfig
-from transdiff_jax.errors import UserError
-from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.nn.attention import (
     CrossAttention,
     CrossKeysValues,
@@ -184,14 +176,6 @@ def test_parameter_shapes():
     }
 
 
-CUDNN = ModelConfig(dtype="bfloat16", attention="cudnn", dropout=0.0)
-
-
-def mesh_of(platform, capability="9.0"):
-    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
-    return mock.Mock(Mesh, devices=np.array([device]))
-
-
 @pytest.fixture
 def cudnn(monkeypatch):
     """Puts XLA in place of cuDNN, and records the requests to cuDNN."""
@@ -226,22 +210,3 @@ def test_cudnn_takes_rows_of_a_condition_as_one_query(cudnn):
         made = module.clone(implementation="cudnn").apply(params, x[:4], inputs)
         np.testing.assert_allclose(made, module.apply(params, x[:4], inputs), rtol=1e-5, atol=1e-6)
     assert [entry[1:3] for entry in cudnn] == [((2, 10, 3, 2), (2, 7, 3, 2)), *[((2, 5, 3, 2), (2, 7, 3, 2))] * 2]
-
-
-def test_cudnn_where_it_cannot_run():
-    check_implementation(CUDNN, mesh_of("gpu"), training=True)
-    dropping = dataclasses.replace(CUDNN, dropout=0.1)
-    check_implementation(dropping, mesh_of("gpu"), training=False)
-    check_implementation(dataclasses.replace(dropping, attention="xla"), mesh_of("cpu"), training=True)
-    with pytest.raises(UserError, match=r"config\.model\.dropout=0 instead of 0\.1, or with .*attention=\"xla\""):
-        check_implementation(dropping, mesh_of("gpu"), training=True)
-    with pytest.raises(UserError, match=r"needs NVIDIA GPUs, but these devices are tpu"):
-        check_implementation(CUDNN, mesh_of("tpu"), training=False)
-    wide = dataclasses.replace(CUDNN, heads=3)  # each of size 256
-    check_implementation(wide, mesh_of("gpu"), training=True)
-    with pytest.raises(UserError, match=r"at most 128 on GPUs of compute capability 8\.9, but .* = 256: use"):
-        check_implementation(wide, mesh_of("gpu", "8.9"), training=False)
-    odd = dataclasses.replace(CUDNN, class_tokens=7, num_images=4)
-    check_implementation(odd, mesh_of("gpu"), training=False)
-    with pytest.raises(UserError, match=r"even numbers of tokens only, but .*class_tokens=7 and \d+ semantic"):
-        check_implementation(odd, mesh_of("gpu"), training=True)

@@ -1,4 +1,4 @@
-"""Starts and ends every command line: flags, log format, and one line with exit code 2 for what a user can mend."""
+"""Starts and ends every command line: flags, log format, and one line with exit code 2 for what a user can fix."""
 
 import errno
 import functools
