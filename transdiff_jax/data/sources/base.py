@@ -47,4 +47,5 @@ class Records(Labelled, Protocol[AnyRecord]):
         ...
 
 
-Source = Records[Record]  # of images
+class Source(Records[Record], Protocol):
+    """A collection of labelled images."""
