@@ -28,6 +28,8 @@ def test_labels_that_the_model_does_not_have():
         (SampleRequest((0, 10), 0), "^labels: class 10 does not exist; this model has classes 0 to 9$"),
         (SampleRequest((0,), 0, fuse_with=-1), "^fuse_with: class -1 does not exist"),
         (SampleRequest((), 0), "^no samples were asked for"),
+        (SampleRequest((0,), -1), "^seed=-1 must be at least 0"),
+        (SampleRequest((0,), 2**31), "^seed=2147483648 must be at least 0 and below 2147483648"),
     ):
         with pytest.raises(UserError, match=message):
             check_labels(request, 10)

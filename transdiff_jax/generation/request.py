@@ -8,6 +8,9 @@ from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
 
+SEEDS = 2**31  # keys are made of 32-bit integers
+
+
 def balanced_labels(num_samples: int, num_classes: int) -> list[int]:
     """Classes in order, each equally often to within one, as for the published scores.
 
@@ -29,9 +32,11 @@ class SampleRequest:
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:
-    """Raises a UserError if there are no labels, or if the model does not have a class."""
+    """Raises a UserError if there are no labels, if the model does not have a class, or for a seed out of range."""
     if not request.labels:
         raise UserError("no samples were asked for: give at least one label")
+    if not 0 <= request.seed < SEEDS:
+        raise UserError(f"seed={request.seed} must be at least 0 and below {SEEDS}")
     fused = () if request.fuse_with is None else (request.fuse_with,)
     for label in (*request.labels, *fused):
         if not 0 <= label < num_classes:
