@@ -7,7 +7,6 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
-
 SEEDS = 2**31  # keys are made of 32-bit integers
 
 
