@@ -105,5 +105,5 @@ def test_an_error_of_the_first_process_ends_all(whole, tmp_path):
         assert [job.wait(timeout=120) for job in jobs] == [2, 2], logs(out)
     finally:
         kill(jobs)
-    assert f"--out={out} cannot be used" in (tmp_path / "out-0.log").read_text()
+    assert f"out={out} cannot be used" in (tmp_path / "out-0.log").read_text()
     assert "stopped by its first process" in (tmp_path / "out-1.log").read_text()
