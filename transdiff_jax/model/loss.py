@@ -73,7 +73,8 @@ def flow_matching_losses(
         labels: the class of each row.
         draws: times, noise and dropped labels.
         dropout_key: None turns dropout off.
-        freeze_encoder: the encoder runs as at inference (no dropout, labels kept) and gets no gradient.
+        freeze_encoder: the encoder has no dropout and gets no gradient. Labels still drop, because guidance needs a
+            decoder that has learned the null class.
 
     Raises:
         ValueError: the shape of `latents` does not fit the configuration and the labels.
@@ -99,9 +100,7 @@ def _encode(
     frozen: bool,
 ) -> Semantics:
     references = latents[:, :-1] if model.config.num_images > 1 else None
-    if frozen:
-        null, rngs = jnp.zeros_like(null), {}
-    semantics = applied(model, params, TransDiff.encode, rngs)(labels, null, references)
+    semantics = applied(model, params, TransDiff.encode, {} if frozen else rngs)(labels, null, references)
     return jax.lax.stop_gradient(semantics) if frozen else semantics
 
 
