@@ -96,6 +96,7 @@ def kill_one(job, draw, name="KILL"):
     subprocess.run(["kill", f"-{name}", str(draw.choice(job.processes()))])
 
 
+@pytest.mark.slow
 def test_four_processes_that_share_rows_killed_and_preempted_have_the_same_losses(straight, data, tmp_path):
     run, draw = copy_until(straight, tmp_path / "run", HALF), random.Random(0)
     settings = SETTINGS | {"train__steps": HALF + 8, "mesh__fsdp": 2, "mesh__tensor": 2, "mesh__data": 1}
@@ -209,7 +210,9 @@ def test_an_error_of_the_first_process_ends_all_with_its_line(straight, data, tm
     assert "[1] error: the job was stopped by its first process" in job.text()
 
 
-@pytest.mark.parametrize("processes", ["01", "0", "1"])
+@pytest.mark.parametrize(
+    "processes", [pytest.param("01", marks=pytest.mark.slow), pytest.param("0", marks=pytest.mark.slow), "1"]
+)
 def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data, tmp_path, processes):
     run = copy_until(straight, tmp_path / "run", 4)
     # Mounting a full disk needs rights, so writes beyond 48 KiB fail instead.
@@ -245,6 +248,7 @@ def unreadable(workdir):
     return [{entry["id"] for entry in entries} for entries in reports]
 
 
+@pytest.mark.slow
 def test_fine_tuned_to_mrar_on_damaged_images_it_is_what_one_process_makes(straight, damaged_digits, tmp_path):
     groups = {"model.num_images": 4, "model.tokens_per_image": 4, "model.mask_tokens": 4, "model.reference_patch": 2}
     data = {"data.source": f"folder:{damaged_digits}", "data.max_unreadable": 0.1}
@@ -280,6 +284,7 @@ def test_two_processes_that_share_the_weights_sample_the_same_bytes_as_one(strai
     assert sample_set(tmp_path / "two") == sample_set(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_cache_the_same_bytes_as_one(tmp_path):
     weights = save_tiny_weights(tmp_path / "kl16")
     # Enough images that each process makes a file of records. They are links to eight files.

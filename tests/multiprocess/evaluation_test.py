@@ -124,7 +124,7 @@ def test_what_differs_between_processes_ends_all(job):
 def test_a_signal_to_one_process_ends_scores_and_training_of_both(tmp_path):
     write_images(tmp_path)
     job = start(tmp_path, "stop")
-    job.wait_for(r"sampled and scored \d+ of 100000")
+    job.wait_for(r"sampled and scored \d+ of 20000")
     subprocess.run(["kill", "-TERM", str(job.processes()[1])])
     assert job.end() == 0, job.text()
     assert job.text().count("step 2 has no scores: the job is asked to end") == 1

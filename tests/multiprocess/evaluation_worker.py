@@ -76,7 +76,7 @@ def main(arguments):
         if task == "score":
             score_everything(folder, patch)
         else:
-            train_with_scores(folder, 3, 100_000)
+            train_with_scores(folder, 3, 20_000)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def test_lines_say_how_far_how_fast_and_how_long(monkeypatch, caplog):
             loop.add(10)
         assert loop.finish() == 9
     assert [record.getMessage() for record in caplog.records] == [
-        "sampled 20 of 100, 3.3 images/s, ETA 24 s",
+        "sampled 10 of 100, 3.3 images/s, ETA 27 s",
+        "sampled 30 of 100, 3.3 images/s, ETA 21 s",
         "sampled 30 images, 3.3 images/s",
     ]
 

@@ -5,6 +5,7 @@ import time
 from absl import logging
 
 SECONDS = 5.0  # between two lines
+FIRST_LINE = 1.0  # seconds: it shows early that the loop runs, and how long it will take
 
 
 class Progress:
@@ -19,13 +20,14 @@ class Progress:
             total: how many there will be.
         """
         self._done, self._unit, self._total, self._count = done, unit, total, 0
-        self._started = self._reported = time.monotonic()
+        self._started = time.monotonic()
+        self._next_line = self._started + FIRST_LINE
 
     def add(self, count: int = 1) -> None:
         """Counts `count` more."""
         self._count += count
-        if time.monotonic() - self._reported > SECONDS:
-            self._reported = time.monotonic()
+        if time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + SECONDS
             rate = self._count / self.seconds()
             logging.info(
                 "%s %d of %d, %.1f %s/s, ETA %.0f s",
