@@ -296,6 +296,7 @@ def test_moments_that_the_dtype_cannot_hold(weights, photographs, tmp_path, monk
 
 def test_progress_is_logged(weights, photographs, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(progress, "FIRST_LINE", 0)
+    monkeypatch.setattr(progress, "SECONDS", 0)
     with caplog.at_level("INFO", logger="absl"):
         cache_latents(photo_config(weights), tmp_path, shard_records=SHARD)
     assert "cached 22 of 22, " in caplog.text
