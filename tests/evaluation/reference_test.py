@@ -3,10 +3,12 @@ import pickle
 import numpy as np
 import pytest
 
+from tests.support.npz import header, write_npz
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.reference import read_images, read_reference, write_reference
 from transdiff_jax.evaluation.statistics import fit_gaussian
 from transdiff_jax.images.png import save_png
+from transdiff_jax.storage.npz_files import NpzFile
 
 WIDTH, SPATIAL = 5, 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 3)).astype(np.uint8)
@@ -114,6 +116,29 @@ def test_what_does_not_fit_is_one_line(tmp_path, content, message):
         read(tmp_path / "a.npz")
     assert "a.npz" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_images_that_are_declared_but_not_there(tmp_path):
+    write_npz(tmp_path / "a.npz", arr_0=header((10**6, 1000, 1000, 1), "|u1") + bytes(8))
+    with pytest.raises(UserError, match=r"a\.npz cannot be read as \.npz \(its shape .* not 8\)"):
+        read(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"its images arr_0 cannot be read \(its shape"):
+        next(read_images(tmp_path / "a.npz", 9))
+    np.savez(tmp_path / "b.npz", arr_0=np.zeros((3, 0, 4, 3), np.uint8))
+    with pytest.raises(UserError, match=r"b\.npz: its arr_0 must be uint8"):
+        read(tmp_path / "b.npz")
+
+
+def test_a_mistake_of_ours_is_no_damage(tmp_path, monkeypatch):
+    """The checker of shapes raises a TypeError, which is a bug and keeps its traceback."""
+    np.savez(tmp_path / "a.npz", **statistics())
+
+    def mistake(file, name):
+        raise TypeError("a shape that does not fit")
+
+    monkeypatch.setattr(NpzFile, "__getitem__", mistake)
+    with pytest.raises(TypeError, match="does not fit"):
+        read(tmp_path / "a.npz")
 
 
 def test_a_file_of_another_kind(tmp_path):

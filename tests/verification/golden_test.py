@@ -1,7 +1,9 @@
+import errno
 import json
 import math
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,11 +85,57 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "params", [{"seed": 1}, {"params": {"a": [2]}}, {"seed": "a", "params": {}}, {"seed": 1, "params": {"a": 2}}, [1]]
+    ("params", "message"),
+    [
+        ({"seed": 1}, "it has no 'params'"),
+        ({"params": {"a": [2]}}, "it has no 'seed'"),
+        ({"seed": "a", "params": {}}, "'a' is not a whole number"),
+        ({"seed": True, "params": {}}, "True is not a whole number"),
+        ({"seed": 2**80, "params": {}}, "is not a whole number of 64 bits"),
+        ({"seed": 1, "params": {"a": 2}}, "its params are not shapes"),
+        ({"seed": 1, "params": {"a": "23"}}, "its params are not shapes"),
+        ({"seed": 1, "params": [[2]]}, "its params are not shapes"),
+        ({"seed": 1, "params": {"a": ["2"]}}, "'2' is not a whole number"),
+        ({"seed": 1, "params": {"a": [2.0]}}, "2.0 is not a whole number"),
+        ({"seed": 1, "params": {"a": [-2, -3]}}, r"no network has a tensor of the shape \[-2, -3\] \(a\)"),
+        ({"seed": 1, "params": {"a": [500_000, 500_000]}}, "no network has a tensor of the shape"),
+        ({"seed": 1, "params": {str(i): [2**27] for i in range(65)}}, "more than any network"),
+        ([1], "torch_params is no JSON object"),
+        (None, "torch_params is no JSON object"),
+    ],
 )
-def test_weights_that_no_rule_makes(tmp_path, params):
+def test_weights_that_no_rule_makes(tmp_path, params, message):
     np.savez(tmp_path / "a.npz", torch_params=json.dumps(params))
-    with pytest.raises(UserError, match=r"a\.npz is not a golden file, or is damaged"):
+    with pytest.raises(UserError, match=rf"a\.npz is not a golden file, or is damaged: .*{message}") as caught:
+        GoldenFile(tmp_path / "a.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_and_arrays_that_are_others(tmp_path):
+    params = json.dumps({"seed": 1, "params": {}})
+    for texts, message in (
+        ({"torch_params": np.ones(3)}, "its torch_params is no text"),
+        ({"torch_params": np.array([params, params])}, "its torch_params is no text"),
+        ({"torch_params": "[" * 100_000}, "nested too deeply"),
+        ({"torch_params": params, "config": "[" * 100_000}, "nested too deeply"),
+        ({"torch_params": params, "config": "3"}, "its config is no JSON object"),
+    ):
+        np.savez(tmp_path / "a.npz", **texts)
+        with pytest.raises(UserError, match=message):
+            GoldenFile(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", torch_params=params, x=np.array("text"))
+    with pytest.raises(UserError, match="its array x is of <U4, not of numbers"):
+        GoldenFile(tmp_path / "a.npz")["x"]
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", torch_params=json.dumps({"seed": 1, "params": {}}))
+
+    def refuse(path, *arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root
+    with pytest.raises(UserError, match=r"a\.npz cannot be read: Permission denied$"):
         GoldenFile(tmp_path / "a.npz")
 
 

@@ -5,12 +5,10 @@ optionally `arr_0` (uint8 images [n, height, width, 3]). Files written here also
 behind the statistics; other readers ignore it. torch-fidelity's cache is a `.pt` with `mu`, `sigma`.
 """
 
-import contextlib
-import zipfile
-import zlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,13 +17,12 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.network import WIDTHS
 from transdiff_jax.evaluation.statistics import Gaussian
 from transdiff_jax.storage.files import atomic_path, write_errors
+from transdiff_jax.storage.npz_files import NpzError, NpzFile
 from transdiff_jax.storage.torch_file import read_arrays
 
 _IMAGES = "arr_0"
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 _COUNT = "num_images"
-# NumPy and zipfile raise any of these for a damaged file, depending on its bytes.
-_UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _ASYMMETRY = 1e-6  # allowed in a covariance, relative to its largest entry; float32 files have some
 
 
@@ -86,29 +83,30 @@ def read_images(path: Path, batch_size: int) -> Iterator[UInt8[np.ndarray, "n he
         UserError: the file holds no such images, or is damaged.
     """
     try:
-        with _opened_images(path) as (shape, file):
-            image_bytes = int(np.prod(shape[1:]))
-            for start in range(0, shape[0], batch_size):
-                count = min(batch_size, shape[0] - start)
-                content = file.read(count * image_bytes)
-                yield np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
-    except _UNREADABLE as error:
+        with NpzFile(path) as file:
+            _check_images(file, path)
+            yield from file.batches(_IMAGES, batch_size)
+    except (OSError, KeyError, NpzError) as error:
         raise UserError(f"{path}: its images {_IMAGES} cannot be read ({error})") from None
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """The arrays of the statistics, and the number of images."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in (*_POOLED, *_SPATIAL, _COUNT) if name in arrays}
-            has_images = _IMAGES in arrays
-        num_images = 0
-        if has_images:
-            with _opened_images(path) as (shape, _):
-                num_images = shape[0]
-    except (*_UNREADABLE, AttributeError, TypeError) as error:
+        with NpzFile(path) as file:
+            found = {name: file[name] for name in (*_POOLED, *_SPATIAL, _COUNT) if name in file}
+            return found, _check_images(file, path) if _IMAGES in file else 0
+    except (OSError, NpzError) as error:
         raise UserError(f"{path} cannot be read as .npz ({error}); copy or download it again") from None
-    return found, num_images
+
+
+def _check_images(file: NpzFile, path: Path) -> int:
+    """The number of images in a file; raises a UserError if they are none, and like `NpzFile.header`."""
+    shape, dtype, column_major = file.header(_IMAGES)
+    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or column_major or not math.prod(shape):
+        found = f"{dtype} {list(shape)}"
+        raise UserError(f"{path}: its {_IMAGES} must be uint8 [n, height, width, 1 or 3], but it is {found}")
+    return shape[0]
 
 
 def _fitted_images(arrays: Mapping[str, np.ndarray], path: Path) -> int | None:
@@ -118,18 +116,6 @@ def _fitted_images(arrays: Mapping[str, np.ndarray], path: Path) -> int | None:
     if count.shape or count.dtype.kind not in "iu" or count < 2:
         raise UserError(f"{path}: {_COUNT} must be an integer of at least 2")
     return int(count)
-
-
-@contextlib.contextmanager
-def _opened_images(path: Path) -> Iterator[tuple[tuple[int, ...], IO[bytes]]]:
-    """The shape of the images in a file, and their `.npy` file, read up to the first pixel."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
-        shape, column_major, dtype = read[np.lib.format.read_magic(file)](file)
-        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or column_major or not shape[0]:
-            found = f"{dtype} {list(shape)}"
-            raise UserError(f"{path}: its {_IMAGES} must be uint8 [n, height, width, 1 or 3], but it is {found}")
-        yield shape, file
 
 
 def _gaussian(arrays: Mapping[str, np.ndarray], names: tuple[str, str], width: int, path: Path) -> Gaussian | None:

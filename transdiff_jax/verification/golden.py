@@ -5,9 +5,7 @@ large the model, and anybody can make the same weights. `rule_weight` is the who
 inception_checks.py).
 """
 
-import json
 import math
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,13 +15,14 @@ import numpy as np
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.json_files import parse_json
+from transdiff_jax.storage.npz_files import NpzError, NpzFile
 from transdiff_jax.storage.torch_file import Shape
 
-# NumPy, zipfile and our reading of the two JSON texts raise these for a file that is damaged or not a golden file.
-_UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+# Many times what the release's largest model has. More would be built before anybody noticed the mistake.
+_MAX_TENSOR, _MAX_TENSORS = 2**27, 2**33  # elements of a tensor, and of all tensors
+
+_TEXTS = {"config", "torch_params"}  # arrays that hold JSON
 
 Rule = Callable[[str, Shape, int], np.ndarray]  # name, shape and seed -> float32 of that shape
 
@@ -55,6 +54,26 @@ def rule_weight(name: str, shape: Shape, seed: int) -> np.ndarray:
     return np.asarray(values, np.float32)  # a tensor without axes too, for which arithmetic returns a scalar
 
 
+def _whole(value: object) -> int:
+    if type(value) is not int or abs(value) >= 2**63:
+        raise ValueError(f"{value!r} is not a whole number of 64 bits")
+    return value
+
+
+def _checked_shapes(params: object) -> dict[str, Shape]:
+    """Shapes by name; raises a ValueError for what no network has."""
+    if not isinstance(params, dict) or not all(isinstance(shape, list) for shape in params.values()):
+        raise ValueError("its params are not shapes by name")
+    shapes = {name: tuple(map(_whole, shape)) for name, shape in params.items()}
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    for name, shape in shapes.items():
+        if any(size < 0 for size in shape) or counts[name] > _MAX_TENSOR:
+            raise ValueError(f"no network has a tensor of the shape {list(shape)} ({name})")
+    if sum(counts.values()) > _MAX_TENSORS:
+        raise ValueError(f"its params have {sum(counts.values())} elements, more than any network")
+    return shapes
+
+
 class GoldenFile:
     """One golden `.npz`. Its arrays are read on demand."""
 
@@ -66,20 +85,39 @@ class GoldenFile:
         """
         self.path = Path(path)
         try:
-            self._arrays = np.load(self.path, allow_pickle=False)
-            self.config: Json = json.loads(str(self._arrays["config"])) if "config" in self._arrays else {}
-            weights = json.loads(str(self._arrays["torch_params"]))
-            self._shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in weights["params"].items()}
-            self._seed = int(weights["seed"])
-            self._unread = {*self._arrays.files} - {"config", "torch_params"}
+            self._arrays = NpzFile(self.path)
+            self.config: Json = self._json("config") if "config" in self._arrays else {}
+            weights = self._json("torch_params")
+            self._shapes = _checked_shapes(weights["params"])
+            self._seed = _whole(weights["seed"])
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
-        except _UNREADABLE as error:
-            raise UserError(f"{path} is not a golden file, or is damaged: {error!r}") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        except (NpzError, ValueError) as error:
+            raise UserError(f"{path} is not a golden file, or is damaged: {error}") from None
+        except KeyError as error:
+            raise UserError(f"{path} is not a golden file, or is damaged: it has no {error}") from None
+        self._unread = {*self._arrays.names} - _TEXTS
+
+    def _json(self, name: str) -> Json:
+        """The JSON object in an array of one text.
+
+        Raises:
+            KeyError, NpzError: as from `NpzFile`.
+            ValueError: it is no such text.
+        """
+        array = self._arrays[name]
+        if array.dtype.kind != "U" or array.shape:
+            raise ValueError(f"its {name} is no text")
+        value = parse_json(str(array).encode())
+        if not isinstance(value, dict):
+            raise ValueError(f"its {name} is no JSON object")
+        return value
 
     def __contains__(self, name: str) -> bool:
         """Whether the file holds an array (or, if the name ends in "/", any array below it)."""
-        return any(key.startswith(name) for key in self._arrays.files) if name.endswith("/") else name in self._arrays
+        return any(key.startswith(name) for key in self._arrays.names) if name.endswith("/") else name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
         """An array. Half-precision inputs come as float32, in which the release computed.
@@ -92,8 +130,10 @@ class GoldenFile:
         self._unread.discard(name)
         try:
             array = self._arrays[name]
-        except _UNREADABLE as error:
+        except NpzError as error:
             raise UserError(f"{self.path}: its array {name} is damaged ({error}); copy the file again") from None
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{self.path}: its array {name} is of {array.dtype}, not of numbers")
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
     def setting(self, name: str) -> Any:
@@ -114,7 +154,7 @@ class GoldenFile:
 
     def below(self, prefix: str) -> dict[str, np.ndarray]:
         """All arrays whose name starts with `prefix`, by the rest of the name."""
-        return {key[len(prefix) :]: self[key] for key in self._arrays.files if key.startswith(prefix)}
+        return {key[len(prefix) :]: self[key] for key in self._arrays.names if key.startswith(prefix)}
 
     def unread(self) -> list[str]:
         """Names of the arrays that nobody has read: a check that forgets one would pass without it."""
@@ -126,7 +166,7 @@ class GoldenFile:
 
     def names(self) -> list[str]:
         """Names of all arrays."""
-        return [name for name in self._arrays.files if name not in ("config", "torch_params")]
+        return [name for name in self._arrays.names if name not in _TEXTS]
 
     def weights(self, rule: Rule = rule_weight) -> "RuleWeights":
         """The release's tensors, made by a rule."""

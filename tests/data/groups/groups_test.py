@@ -215,6 +215,9 @@ def test_groups_of_an_index_file_are_taken_as_they_are(tmp_path):
         ("[1]", "line 2: must be a group"),
         ('{"cate": "n0"}', "line 2: must be a group"),
         ('{"cate": "n0", "files": 3}', "line 2: must be a group"),
+        ('{"cate": "n0", "files": "abcd"}', "line 2: must be a group"),
+        ('{"cate": "n0", "files": ["0.JPEG", ["2.JPEG"], null, "8.JPEG"]}', "line 2: must be a group"),
+        ("[" * 100_000, "line 2: must be a group"),
         ('{"cate": "n0", "files": ["0.JPEG"]}', "line 2: 1 files, but config.model.num_images=4"),
         (
             '{"cate": "n0", "files": ["0.JPEG", "2.JPEG", "cat.JPEG", "8.JPEG"]}',
@@ -238,10 +241,12 @@ def test_lines_that_are_no_groups_are_named(tmp_path, line, message):
 def test_index_files_that_cannot_be_used(tmp_path):
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "folder").mkdir()
     for name, message in (
         ("missing", "cannot be read: No such file"),
         ("empty", "holds no groups"),
         ("binary", "is not text"),
+        ("folder", "is not a file"),
     ):
         with pytest.raises(UserError, match=message):
             IndexedGroups(tmp_path / name, Records(), 4)

@@ -11,6 +11,7 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 from transdiff_jax.data.sources.base import Labelled
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import atomic_path, write_errors
+from transdiff_jax.storage.json_files import JsonError, parse_json
 
 
 def write_index(source: LatentSource, path: Path, groups: Iterator[np.ndarray]) -> int:
@@ -59,6 +60,8 @@ def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.nd
     records = {name: index for index, name in enumerate(ids)}
     count = 0
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"config.data.groups names the index {path}, which is not a file")
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -71,11 +74,20 @@ def _read_index(path: Path, source: Labelled, num_images: int) -> Iterator[np.nd
         raise UserError(f"config.data.groups names the index {path}, which holds no groups")
 
 
+def _text(value: object) -> str:
+    """A name in an index; raises a TypeError for what is none."""
+    if not isinstance(value, str | int):
+        raise TypeError
+    return str(value)
+
+
 def _parse_group(place: str, line: str, records: dict[str, int], labels: np.ndarray, num_images: int) -> np.ndarray:
     try:
-        group = json.loads(line)
-        category, files = str(group["cate"]), [str(name) for name in group["files"]]
-    except (ValueError, KeyError, TypeError):
+        group = parse_json(line.encode())
+        if not isinstance(group, dict) or not isinstance(group["files"], list):
+            raise TypeError
+        category, *files = map(_text, (group["cate"], *group["files"]))
+    except (JsonError, KeyError, TypeError):
         raise UserError(f'{place}: must be a group such as {{"cate": "n01440764", "files": ["a.JPEG", …]}}') from None
     if len(files) != num_images:
         raise UserError(f"{place}: {len(files)} files, but config.model.num_images={num_images}")
