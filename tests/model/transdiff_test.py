@@ -366,6 +366,13 @@ def test_unrolled_and_rematerialised_are_the_same(reference_gradient, remat, unr
     assert_trees_close(made, reference_gradient, 1e-5)
 
 
+def test_rematerialised_dropout_drops_the_same():
+    settings = {"dropout_key": jax.random.key(2)}
+    expected = gradient(random_params(MRAR), DROPPING, *batch(MRAR), **settings)
+    made = gradient(random_params(MRAR), dataclasses.replace(DROPPING, remat="dots"), *batch(MRAR), **settings)
+    assert_trees_close(made, expected, 1e-5)
+
+
 def test_unrolled_model_has_the_same_parameters():
     x, t = jnp.zeros((1, 1, 16, 4)), jnp.zeros((1, 1))
     arguments = (jnp.zeros(1, jnp.int32), jnp.zeros(1, bool), jnp.zeros((1, 3, 4, 4, 4)), x, t)
@@ -414,3 +421,14 @@ def test_sharded_loss_is_that_of_one_device(model, sizes):
     assert len(made.flow.devices()) == 8
     np.testing.assert_allclose(made.flow, expected.flow, rtol=1e-4)
     np.testing.assert_allclose(made.similarity, expected.similarity, rtol=1e-5)
+
+
+def test_sharded_dropout_drops_what_it_drops_on_one_device():
+    key, params = jax.random.key(2), random_params(DROPPING)
+    expected = losses(DROPPING, params, *batch(DROPPING), dropout_key=key)
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    with axes.over(mesh):
+        rows = jax.device_put(batch(DROPPING), batch_sharding(mesh))
+        made = jax.jit(functools.partial(compute_losses, DROPPING))(params, *rows, dropout_key=key)
+    assert len(made.flow.devices()) == 8
+    np.testing.assert_allclose(made.flow, expected.flow, rtol=1e-4)

@@ -17,7 +17,7 @@ from transdiff_jax.nn.attention import (
     attend_rows,
     block_causal_mask,
 )
-from transdiff_jax.nn.layers import Dropout
+from transdiff_jax.nn.dropout import Dropout
 
 MASK = np.array([[1, 0, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
 

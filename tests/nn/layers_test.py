@@ -6,8 +6,8 @@ import pytest
 
 from tests.support import literal
 from tests.support.parameters import perturb
+from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.nn.layers import (
-    Dropout,
     Mlp,
     TimeEmbedding,
     dense,
@@ -100,15 +100,6 @@ def test_mlp_drops_after_the_activation_and_at_the_end():
     hidden = max(dropped, key=jnp.size)
     kept = literal.gelu(literal.linear(literal.to_numpy(nn.unbox(params)["params"]["up"]), np.asarray(x))) / 0.75
     np.testing.assert_allclose(hidden, np.where(hidden == 0, 0, kept), rtol=1e-4, atol=1e-5)
-
-
-def test_dropout_is_on_only_with_a_key():
-    x = jnp.ones((100, 100))
-    np.testing.assert_array_equal(Dropout(0.5).apply({}, x), x)
-    np.testing.assert_array_equal(Dropout(0.5).apply({}, x, rngs={"params": jax.random.key(0)}), x)
-    dropped = Dropout(0.5).apply({}, x, rngs={"dropout": jax.random.key(0)})
-    assert set(np.unique(dropped)) == {0.0, 2.0}
-    assert abs(dropped.mean() - 1) < 0.05
 
 
 def test_time_features_literal():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax.nn.layers import Dropout, dense
+from transdiff_jax.nn.dropout import Dropout
+from transdiff_jax.nn.layers import dense
 from transdiff_jax.nn.stack import REMAT_POLICIES, stack
 
 

@@ -11,7 +11,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from transdiff_jax.nn.layers import Dropout, dense
+from transdiff_jax.nn.dropout import Dropout
+from transdiff_jax.nn.layers import dense
 from transdiff_jax.parallel import axes
 
 

@@ -1,4 +1,4 @@
-"""Linear layers with logical axes, LayerNorm, MLP, dropout, time features, adaptive modulation.
+"""Linear layers with logical axes, LayerNorm, MLP, time features, adaptive modulation.
 
 Parameters are float32 and cast to the compute dtype where they are used; LayerNorm computes its statistics in float32.
 """
@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Real
 
+from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.parallel import axes
 
 Initializer = Callable[..., Array]
@@ -84,16 +85,6 @@ def layer_norm(dtype: DTypeLike, *, affine: bool = True, name: str | None = None
 def constrain_tokens(x: Float[Array, "b *tokens width"]) -> Float[Array, "b *tokens width"]:
     """Splits over the rows alone."""
     return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))
-
-
-class Dropout(nn.Module):
-    """Dropout that is on exactly where the caller supplies a "dropout" key."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
 
 
 class Mlp(nn.Module):

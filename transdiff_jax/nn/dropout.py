@@ -1,0 +1,73 @@
+"""Dropout whose masks are bytes: one block of random bits decides eight elements.
+
+A float for each element, as in Flax, costs a block for each element, and then the masks cost as much as the matrix
+products.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.random import threefry2x32_p
+from jaxtyping import Bool, Float, Key, UInt32
+
+LEVELS = 256  # values of a byte
+BLOCK = 8  # bytes in a block of random bits: two words of four bytes
+
+
+def dropped_levels(rate: float) -> int:
+    """The number of byte values, of 256, that drop an element: the rate is rounded to a multiple of 1/256.
+
+    A rate above 0 never rounds to 0, and no rate to 1. A rate of 0.1 becomes 26/256 = 0.1016.
+
+    Args:
+        rate: in [0, 1).
+    """
+    return min(max(round(rate * LEVELS), 1), LEVELS - 1) if rate > 0 else 0
+
+
+def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "*shape"]:
+    """True where an element is kept, independently for each element.
+
+    The mask is a function of key, rate and shape, whatever the mesh.
+
+    Args:
+        key: a Threefry key, whose bits every device draws for its own elements; or a key of another kind, whose bits
+            every device draws for all elements.
+        rate: as in `dropped_levels`.
+        shape: of the mask, with at least one axis.
+    """
+    *lead, last = shape
+    blocks = -(-last // BLOCK)
+    draw = _threefry_words if jax.random.key_impl(key) == "threefry2x32" else _words
+    levels = jax.lax.bitcast_convert_type(draw(key, (*lead, blocks)), jnp.uint8)
+    return levels.reshape(*lead, blocks * BLOCK)[..., :last] >= dropped_levels(rate)
+
+
+def _words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    return jax.random.bits(key, (*shape, 2), jnp.uint32)
+
+
+def _threefry_words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    """Both words of each block. `jax.random.bits` folds the two into one, which takes twice as many blocks."""
+    rest = shape[1:]
+    # A block's number has two words: its row, and its place in the row. One word could overflow.
+    row = jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
+    place = jnp.broadcast_to(jnp.arange(math.prod(rest), dtype=jnp.uint32).reshape(1, *rest), shape)
+    words = [jnp.broadcast_to(word, shape) for word in jax.random.key_data(key)]
+    return jnp.stack(threefry2x32_p.bind(*words, row, place), axis=-1)
+
+
+class Dropout(nn.Module):
+    """Dropout that is on exactly where the caller supplies a "dropout" key; it keeps the mean of each element."""
+
+    rate: float  # in [0, 1); applied as in `dropped_levels`
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
+        return jnp.where(keep, x * (LEVELS / (LEVELS - dropped_levels(self.rate))), 0)
