@@ -128,7 +128,7 @@ def test_other_steps_averages_and_dtypes(workdir, model):
         (lambda model: model.sample(3), "^labels must be a list of whole numbers"),
         (lambda model: model.sample(["3"]), "^labels must be a list of whole numbers"),
         (lambda model: model.sample([1], indices=[1, 2]), "^indices must be 1 whole numbers"),
-        (lambda model: model.sample([1], guidance=0.5), r"^guidance=\(0\.5,\): weights must be at least 1"),
+        (lambda model: model.sample([1], guidance=0.5), r"^guidance=\(0\.5,\): 0\.5 must be at least 1"),
         (lambda model: model.sample([1], steps=0), "^steps=0 must be at least 1"),
         (lambda model: model.sample([1], solver="rk4"), "^solver='rk4' is not one of"),
         (lambda model: model.sample([1], stesp=3), "^stesp is not a configuration field"),

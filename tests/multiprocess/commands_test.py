@@ -229,6 +229,6 @@ def test_bad_sampling_flags_end_in_one_line(trained, tmp_path):
             "--noise_scale has an effect only with the solver euler",
         ),
         ([*base, "--labels=1", "--steps=3,4"], "config.sampling.steps_by_image=(3, 4) must be empty, or hold one"),
-        ([*base, "--labels=1", "--guidance=0.5"], "weights must be at least 1"),
+        ([*base, "--labels=1", "--guidance=0.5"], "0.5 must be at least 1"),
     ):
         assert message in error_line(run(command("sample", *arguments)))

@@ -18,7 +18,8 @@ from transdiff_jax.benchmark.sampling_speed import benchmark_sample
 from transdiff_jax.benchmark.scoring_speed import benchmark_evaluate
 from transdiff_jax.benchmark.training_speed import benchmark_train
 from transdiff_jax.cli import app
-from transdiff_jax.config import Config, MeshConfig, make_config
+from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.config import Config, MeshConfig, make_config, ranges
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.set_features import BATCH_SIZE as INCEPTION_BATCH_SIZE
 from transdiff_jax.parallel.mesh import make_mesh
@@ -35,14 +36,15 @@ WHAT = flags.DEFINE_enum(
     required=True,
 )
 CONFIG = app.define_config(FLAGS)
-BATCH_SIZE = flags.DEFINE_integer(
+BATCH_SIZE = define_integer(
     "batch_size",
     None,
+    ranges.ROWS,
     "Images (in training: rows) at once, over all devices; default: the configuration's.",
-    flag_values=FLAGS,
+    FLAGS,
 )
-REPETITIONS = flags.DEFINE_integer(
-    "repetitions", 3, "Timed batches; the median counts, with --what=data the mean.", flag_values=FLAGS
+REPETITIONS = define_integer(
+    "repetitions", 3, ranges.REPETITIONS, "Timed batches; the median counts, with --what=data the mean.", FLAGS
 )
 FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing.", flag_values=FLAGS)
 COMPARE_NAIVE = flags.DEFINE_bool(
@@ -51,8 +53,8 @@ COMPARE_NAIVE = flags.DEFINE_bool(
 COMPARE_TRAIN = flags.DEFINE_bool(
     "compare_train", False, "With --what=data: also time the training step that consumes the data.", flag_values=FLAGS
 )
-IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "With --what=evaluate: side of the images, pixels; default: 256.", 1, flag_values=FLAGS
+IMAGE_SIZE = define_integer(
+    "image_size", None, ranges.IMAGE_SIDES, "With --what=evaluate: side of the images, pixels; default: 256.", FLAGS
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4.", flag_values=FLAGS
@@ -60,8 +62,12 @@ TOPOLOGY = flags.DEFINE_string(
 MODE = flags.DEFINE_enum(
     "mode", None, ["train", "sample"], "With --what=aot: the program; default: train.", flag_values=FLAGS
 )
-NUM_SLICES = flags.DEFINE_integer(
-    "num_slices", None, "With --what=aot: number of slices, which split the data axis; default: 1.", flag_values=FLAGS
+NUM_SLICES = define_integer(
+    "num_slices",
+    None,
+    ranges.SLICES,
+    "With --what=aot: number of slices, which split the data axis; default: 1.",
+    FLAGS,
 )
 # The flags that only some measurements take.
 _FLAGS = {
@@ -84,10 +90,7 @@ def _config() -> Config:
 
 
 def _check_flags() -> None:
-    """Refuses numbers out of range, and flags that the requested measurement does not take."""
-    for flag in (REPETITIONS, BATCH_SIZE, NUM_SLICES):
-        if flag.value is not None and flag.value < 1:
-            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
+    """Refuses flags that the requested measurement does not take."""
     known = {flag.name for flag in _FLAGS[WHAT.value]}
     for flag in (flag for group in _FLAGS.values() for flag in group):
         if flag.name not in known and flag.value != flag.default:

@@ -15,7 +15,8 @@ from absl import flags, logging
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
-from transdiff_jax.config import MeshConfig
+from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.config import MeshConfig, ranges
 from transdiff_jax.data.groups.making import ClassFeatures, write_neighbour_groups, write_random_groups
 from transdiff_jax.data.latents.encode import cache_latents
 from transdiff_jax.data.latents.format import check_all
@@ -41,9 +42,9 @@ GROUPS = flags.DEFINE_enum(
     "space or in the space of a model's semantic features.",
     flag_values=FLAGS,
 )
-GROUP_SIZE = flags.DEFINE_integer("group_size", 4, "Images in a group.", 2, flag_values=FLAGS)
+GROUP_SIZE = define_integer("group_size", 4, ranges.GROUP_SIZES, "Images in a group.", FLAGS)
 GROUPS_RUN = flags.DEFINE_string("groups_run", None, "Workdir of the MRAR run of --groups=semantic.", flag_values=FLAGS)
-SEED = flags.DEFINE_integer("seed", 0, "Seed of --groups=random.", 0, 2**31 - 1, flag_values=FLAGS)
+SEED = define_integer("seed", 0, ranges.SEEDS, "Seed of --groups=random.", FLAGS)
 SMALL_CLASSES = flags.DEFINE_enum(
     "small_classes",
     "error",

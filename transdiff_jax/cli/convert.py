@@ -11,6 +11,8 @@ Lists every tensor of the release with its place in ours, or with the reason why
 from absl import flags, logging
 
 from transdiff_jax.cli import app
+from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.config import ranges
 from transdiff_jax.convert import conversion
 from transdiff_jax.convert.table import describe
 from transdiff_jax.errors import UserError
@@ -28,12 +30,12 @@ OUT = flags.DEFINE_string(
 TO_TORCH = flags.DEFINE_bool(
     "to-torch", False, "Convert a checkpoint of ours to one of the release.", flag_values=FLAGS
 )
-HEADS = flags.DEFINE_integer(
+HEADS = define_integer(
     "heads",
     None,
+    ranges.HEADS,
     "Attention heads of a model with an unpublished width (tensors do not show them).",
-    1,
-    flag_values=FLAGS,
+    FLAGS,
 )
 TOKENIZER = flags.DEFINE_string(
     "tokenizer",

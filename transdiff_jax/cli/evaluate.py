@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.cli.sampling_flags import SamplingFlags
-from transdiff_jax.config import MeshConfig
+from transdiff_jax.config import MeshConfig, ranges
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.certificate import certificate_name, format_table
 from transdiff_jax.evaluation.features import FeatureExtractor
@@ -46,12 +47,12 @@ WORKDIR = flags.DEFINE_string(
     "Instead of --samples: a trained run, sampled and scored without writing images.",
     flag_values=FLAGS,
 )
-NUM_SAMPLES = flags.DEFINE_integer(
+NUM_SAMPLES = define_integer(
     "num_samples",
     None,
+    ranges.NUM_SAMPLES,
     "With --workdir: how many images, balanced over all classes; default: the protocol's.",
-    1,
-    flag_values=FLAGS,
+    FLAGS,
 )
 SAMPLING = SamplingFlags(FLAGS)
 REFERENCE = flags.DEFINE_string(
@@ -70,8 +71,8 @@ INCEPTION = flags.DEFINE_string(
 PROTOCOL = flags.DEFINE_enum(
     "protocol", "transdiff", sorted(PROTOCOLS), "How to compute the scores.", flag_values=FLAGS
 )
-INCEPTION_BATCH_SIZE = flags.DEFINE_integer(
-    "inception_batch_size", None, "Images at once through Inception, over all devices.", 1, flag_values=FLAGS
+INCEPTION_BATCH_SIZE = define_integer(
+    "inception_batch_size", None, ranges.ROWS, "Images at once through Inception, over all devices.", FLAGS
 )
 CERTIFICATE_FILE = flags.DEFINE_string(
     "certificate",

@@ -9,8 +9,9 @@ from absl import flags
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
-from transdiff_jax.config import Config, make_config
+from transdiff_jax.config import Config, make_config, ranges
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
@@ -21,8 +22,8 @@ OUT = flags.DEFINE_string(
     "out", None, "Folder for the images; a stopped job resumes there.", flag_values=FLAGS, required=True
 )
 LABELS = flags.DEFINE_list("labels", None, "Classes to sample, one image each: --labels=207,88.", flag_values=FLAGS)
-NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", None, "Number of images, balanced over all classes in order.", flag_values=FLAGS
+NUM_SAMPLES = define_integer(
+    "num_samples", None, ranges.NUM_SAMPLES, "Number of images, balanced over all classes in order.", FLAGS
 )
 FUSE = flags.DEFINE_list(
     "fuse",
@@ -58,8 +59,6 @@ def _with_flags(config: Config) -> Config:
 def _request(num_classes: int) -> SampleRequest:
     fuse_with = None
     given, fused, count = LABELS.value, FUSE.value, NUM_SAMPLES.value
-    if count is not None and count < 1:
-        raise UserError(f"--num_samples={count} must be at least 1")
     if given is not None and fused is None and count is None:
         labels = numbers("--labels", given, int)
     elif given is None and fused is not None:

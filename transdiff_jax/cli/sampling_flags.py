@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 from absl import flags
 from jax.sharding import Mesh
 
+from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.config import Config, MeshConfig, SamplingConfig, make_config
+from transdiff_jax.config.ranges import ROWS, SEEDS
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.parallel.mesh import make_mesh
@@ -20,18 +22,13 @@ class SamplingFlags:
 
     def __init__(self, flag_values: flags.FlagValues) -> None:
         """Defines them among the command's flags."""
-        self.seed = flags.DEFINE_integer(
-            "seed",
-            0,
-            "Seed of the noise; a sample depends on it and on its index.",
-            0,
-            2**31 - 1,
-            flag_values=flag_values,
+        self.seed = define_integer(
+            "seed", 0, SEEDS, "Seed of the noise; a sample depends on it and on its index.", flag_values
         )
         self._lists = _define_lists(flag_values)
         self._values = _define_values(flag_values)
-        self.batch_size = flags.DEFINE_integer(
-            "batch_size", None, "Images at once, over all devices; default: the run's.", flag_values=flag_values
+        self.batch_size = define_integer(
+            "batch_size", None, ROWS, "Images at once, over all devices; default: the run's.", flag_values
         )
         self.ema_rate = flags.DEFINE_float(
             "ema_rate", None, "Which average to sample from; default: the run's first.", flag_values=flag_values

@@ -19,6 +19,7 @@ from transdiff_jax.config.validation import validate
 from transdiff_jax.errors import UserError
 
 Section = TypeVar("Section")
+_MAX_BITS = 1000  # a longer integer fits no float, and Python may refuse to print it
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
@@ -87,6 +88,8 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (tuple, list)):
             raise UserError(f'{path}={value!r} must be a tuple such as "(0.5, 0.9)" or "(0.9,)"')
         return tuple(_typed(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise UserError(f"{path} is a whole number of {value.bit_length()} bits, beyond any range")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not hint:

@@ -3,18 +3,21 @@
 import dataclasses
 
 from transdiff_jax.checkpoints.weights import Weights
+from transdiff_jax.config.ranges import NUM_SAMPLES, SEEDS, check_range
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
-
-SEEDS = 2**31  # keys are made of 32-bit integers
 
 
 def balanced_labels(num_samples: int, num_classes: int) -> list[int]:
     """Classes in order, each equally often to within one, as for the published scores.
 
     The first num_samples % num_classes classes come once more than the others.
+
+    Raises:
+        UserError: more samples than a request can list.
     """
+    check_range(f"num_samples={num_samples}", num_samples, NUM_SAMPLES)
     share, extra = divmod(num_samples, num_classes)
     return [label for label in range(num_classes) for _ in range(share + (label < extra))]
 
@@ -34,8 +37,7 @@ def check_labels(request: SampleRequest, num_classes: int) -> None:
     """Raises a UserError if there are no labels, if the model does not have a class, or for a seed out of range."""
     if not request.labels:
         raise UserError("no samples were asked for: give at least one label")
-    if not 0 <= request.seed < SEEDS:
-        raise UserError(f"seed={request.seed} must be at least 0 and below {SEEDS}")
+    check_range(f"seed={request.seed}", request.seed, SEEDS)
     fused = () if request.fuse_with is None else (request.fuse_with,)
     for label in (*request.labels, *fused):
         if not 0 <= label < num_classes:

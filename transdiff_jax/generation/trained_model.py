@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import Config, make_config
+from transdiff_jax.config.ranges import NUM_SAMPLES, check_range
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.arguments import Setting, describe_array, sample_indices, sampling_fields, whole_numbers
 from transdiff_jax.generation.request import SampleRequest, check_labels
@@ -125,6 +126,7 @@ class TrainedModel:
             UserError: as `sample`.
         """
         (first,), (second,) = whole_numbers("first", [first]), whole_numbers("second", [second])
+        check_range(f"n={n}", n, NUM_SAMPLES)
         request = SampleRequest((first,) * n, seed, fuse_with=second)
         return self._sample(request, None, False, progress, settings | {"fuse_fraction": fraction})
 
