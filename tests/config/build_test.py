@@ -47,6 +47,16 @@ def message(values):
         ("model.latent_size", 6, "must be 9, the number of 2x2 patches of a 6x6 latent"),
         ("model.latent_channels", 3, "config.model.latent_channels=3 must be 4: 2x2 patches of 1 channel(s)"),
         ("model.dropout", 1.0, "config.model.dropout=1.0 must be at least 0 and below 1"),
+        (
+            "model.attention_dropout",
+            1.0,
+            "config.model.attention_dropout=1.0 must be at least 0 and below 1, or -1 for",
+        ),
+        (
+            "model.attention_dropout",
+            -0.5,
+            "config.model.attention_dropout=-0.5 must be at least 0 and below 1, or -1 for",
+        ),
         ("model.label_dropout", -0.1, "config.model.label_dropout=-0.1 must be at least 0 and below 1"),
         ("model.dtype", "float16", "config.model.dtype='float16' is not one of 'float32', 'bfloat16'"),
         ("model.remat", "all", "config.model.remat='all' is not one of 'none', 'dots', 'full'"),
@@ -176,6 +186,15 @@ def test_derived_sizes():
     model = tiny_config(mrar=True).model
     assert (model.semantic_tokens, model.latent_tokens) == (16, 16)
     assert tiny_config(model={"tokens_per_image": 7}).model.semantic_tokens == 7
+
+
+@pytest.mark.parametrize(("given", "rate"), [({}, 0.3), ({"attention_dropout": 0.0}, 0.0)])
+def test_attention_weights_drop_like_the_rest_unless_told_otherwise(given, rate):
+    """Version 0.1 had one rate for both."""
+    values = with_field("model", "dropout", 0.3)
+    del values["model"]["attention_dropout"]
+    values["model"].update(given)
+    assert make_config(values).model.weight_dropout == rate
 
 
 def test_int_becomes_float_and_list_becomes_tuple():

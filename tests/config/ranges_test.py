@@ -8,7 +8,7 @@ from transdiff_jax.config.ranges import RANGES, Range, check_range
 from transdiff_jax.errors import UserError
 
 # They have a check of their own: two values, two times, and what the devices allow.
-ELSEWHERE = {"data.image_channels", "sampling.guidance_interval"}
+ELSEWHERE = {"model.attention_dropout", "data.image_channels", "sampling.guidance_interval"}
 
 
 def numbers(values, prefix=""):

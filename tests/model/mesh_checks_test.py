@@ -22,10 +22,13 @@ def mesh_of(platform, capability="9.0"):
 
 def test_cudnn_where_it_cannot_run():
     check_implementation(CUDNN, mesh_of("gpu"), training=True)
+    check_implementation(dataclasses.replace(CUDNN, dropout=0.1, attention_dropout=0.0), mesh_of("gpu"), training=True)
     dropping = dataclasses.replace(CUDNN, dropout=0.1)
     check_implementation(dropping, mesh_of("gpu"), training=False)
     check_implementation(dataclasses.replace(dropping, attention="xla"), mesh_of("cpu"), training=True)
-    with pytest.raises(UserError, match=r"config\.model\.dropout=0 instead of 0\.1, or with .*attention=\"xla\""):
+    with pytest.raises(
+        UserError, match=r"config\.model\.attention_dropout=0 in place of 0\.1, or with .*attention=\"xla\""
+    ):
         check_implementation(dropping, mesh_of("gpu"), training=True)
     with pytest.raises(UserError, match=r"needs NVIDIA GPUs, but these devices are tpu"):
         check_implementation(CUDNN, mesh_of("tpu"), training=False)

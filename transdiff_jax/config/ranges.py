@@ -42,8 +42,8 @@ _THREADS = 2**10
 _FACTORS = Range(0, 10**6)
 _POSITIVE = Range(0, 10**6, low_open=True)
 
-# By section and field; of a tuple, those of its items. Of the other numbers, image_channels and guidance_interval have
-# checks of their own, and the mesh is checked where the devices are known.
+# By section and field; of a tuple, those of its items. Of the other numbers, attention_dropout, image_channels and
+# guidance_interval have checks of their own, and the mesh is checked where the devices are known.
 RANGES: dict[str, Range] = {
     "seed": SEEDS,
     "model.width": Range(1, 2**16),

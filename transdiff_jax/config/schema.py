@@ -26,13 +26,19 @@ class ModelConfig:
     reference_patch: int = 1  # MRAR: side of the latent patch that becomes one token of an earlier image
     latent_size: int = 16  # side of the latent grid; the decoder sees latent_size**2 tokens
     latent_channels: int = 16
-    dropout: float = 0.1  # on attention weights, attention outputs, and twice in each MLP; training only
+    dropout: float = 0.1  # on attention outputs, and twice in each MLP; training only; rounded to a multiple of 1/256
+    attention_dropout: float = -1.0  # on attention weights, likewise; -1: as dropout
     label_dropout: float = 0.1  # probability that a training row's class becomes the null class
     # Of the computation; parameters are always float32. With "float32", matrix products have the device's default
     # precision, which is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["xla", "cudnn"] = "xla"  # cudnn needs NVIDIA GPUs, bfloat16, and no dropout in training
+    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16; trains with attention_dropout=0
     remat: Literal["none", "dots", "full"] = "none"  # a block keeps all, matmuls or nothing for the backward pass
+
+    @property
+    def weight_dropout(self) -> float:
+        """The rate of dropout on attention weights."""
+        return self.dropout if self.attention_dropout == -1 else self.attention_dropout
 
     @property
     def semantic_tokens(self) -> int:

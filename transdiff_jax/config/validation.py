@@ -63,6 +63,11 @@ def _check_ranges(config: Config) -> None:
 
 def _check_model(model: ModelConfig) -> None:
     _require(
+        model.attention_dropout == -1 or 0 <= model.attention_dropout < 1,
+        f"config.model.attention_dropout={model.attention_dropout} must be at least 0 and below 1, or -1 for "
+        "config.model.dropout",
+    )
+    _require(
         model.width % model.heads == 0,
         f"config.model.heads={model.heads} must divide config.model.width={model.width}",
     )

@@ -47,9 +47,9 @@ class DecoderBlock(nn.Module):
         names = (axes.MODULATION, axes.EMBED)
         self.modulation = self.param("modulation", with_axes(modulation_init, *names), (6, c.width))
         self.attention_norm = layer_norm(dtype)
-        self.attention = SelfAttention(c.heads, c.dropout, dtype, c.attention)
+        self.attention = SelfAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention)
         self.cross_norm = layer_norm(dtype)
-        self.cross_attention = CrossAttention(c.heads, c.dropout, dtype, c.attention)
+        self.cross_attention = CrossAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention)
         self.mlp_norm = layer_norm(dtype)
         self.mlp = Mlp(c.width, c.dropout, dtype)
 

@@ -54,7 +54,7 @@ class EncoderBlock(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        attention = SelfAttention(c.heads, c.dropout, dtype, c.attention, name="attention")
+        attention = SelfAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention, name="attention")
         x = constrain_tokens(x)
         normed, cache = layer_norm(dtype, name="attention_norm")(x), None
         if earlier is None:

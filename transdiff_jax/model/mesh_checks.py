@@ -35,10 +35,11 @@ def check_implementation(model: ModelConfig, mesh: Mesh, *, training: bool) -> N
             f'config.model.attention="cudnn" needs NVIDIA GPUs, but these devices are {platform}: set '
             'config.model.attention="xla"'
         )
-    if training and model.dropout > 0:
+    if training and model.weight_dropout > 0:
         raise UserError(
-            f'config.model.attention="cudnn" cannot drop attention weights: train with config.model.dropout=0 '
-            f'instead of {model.dropout}, or with config.model.attention="xla"'
+            'config.model.attention="cudnn" cannot drop attention weights: train with '
+            f"config.model.attention_dropout=0 in place of {model.weight_dropout}, or with "
+            'config.model.attention="xla"'
         )
     size, capability = model.width // model.heads, mesh.devices.flat[0].compute_capability
     if size > 128 and float(capability) < _HOPPER:

@@ -126,7 +126,8 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
     heads: int
-    dropout: float
+    weight_dropout: float  # rate, on attention weights
+    dropout: float  # rate, on the output
     dtype: DTypeLike
     implementation: str = "xla"
 
@@ -168,7 +169,7 @@ class SelfAttention(nn.Module):
         query, keys_values = qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
         if earlier is not None:
             keys_values = append_tokens(earlier, keys_values)
-        x = attend(query, keys_values, mask, Dropout(self.dropout), self.implementation)
+        x = attend(query, keys_values, mask, Dropout(self.weight_dropout), self.implementation)
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype)), keys_values
 
 
@@ -192,7 +193,8 @@ class CrossAttention(nn.Module):
     """Multi-head cross-attention from tokens to keys and values made by `CrossKeysValues`."""
 
     heads: int
-    dropout: float
+    weight_dropout: float  # rate, on attention weights
+    dropout: float  # rate, on the output
     dtype: DTypeLike
     implementation: str = "xla"
 
@@ -211,5 +213,5 @@ class CrossAttention(nn.Module):
         if isinstance(keys_values, GuidedPair):
             x = attend_pairs(query, keys_values, self.implementation)
         else:
-            x = attend_rows(query, keys_values, mask, Dropout(self.dropout), self.implementation)
+            x = attend_rows(query, keys_values, mask, Dropout(self.weight_dropout), self.implementation)
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype))

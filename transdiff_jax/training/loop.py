@@ -111,7 +111,7 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
 # Fields that decide the content of a checkpoint; the other fields of these sections and all other sections may change.
 _FIXED = {
     "model": {field.name for field in dataclasses.fields(ModelConfig)}
-    - {"dtype", "remat", "attention", "dropout", "label_dropout"},
+    - {"dtype", "remat", "attention", "dropout", "attention_dropout", "label_dropout"},
     "train": {"ema_rates", "only"},
 }
 
