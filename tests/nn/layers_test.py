@@ -59,7 +59,7 @@ def test_dense_computes_in_its_dtype_from_float32_parameters():
 def test_layer_norm_literal(affine):
     # Small enough that an epsilon other than 1e-6 shows.
     x = 1e-3 * normal(0, 3, 8)
-    module = layer_norm(jnp.float32, affine=affine)
+    module = layer_norm(affine=affine)
     params = perturb(module.init(jax.random.key(0), x).get("params", {}))
     assert set(params) == ({"scale", "bias"} if affine else set())
     expected = literal.norm(literal.to_numpy(params) or None, np.asarray(x, np.float64))
@@ -69,7 +69,7 @@ def test_layer_norm_literal(affine):
 def test_layer_norm_keeps_small_variations_of_large_values():
     x = 300 + 0.01 * normal(0, 4, 64)
     expected = literal.norm(None, np.asarray(x, np.float64))
-    made = layer_norm(jnp.float32, affine=False).apply({}, x)
+    made = layer_norm(affine=False).apply({}, x)
     np.testing.assert_allclose(made, expected, atol=0.01)
 
 

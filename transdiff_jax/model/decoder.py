@@ -32,8 +32,8 @@ Tree = TypeVar("Tree")  # of arrays
 class TimeCondition(NamedTuple):
     """All modulation of the decoder, one row for each time."""
 
-    blocks: Float[Array, "rows blocks 6 width"]  # shift, scale and gate of attention, then of the MLP
-    output: Float[Array, "rows 2 width"]  # shift and scale of the final layer
+    blocks: Float32[Array, "rows blocks 6 width"]  # shift, scale and gate of attention, then of the MLP
+    output: Float32[Array, "rows 2 width"]  # shift and scale of the final layer
 
 
 class DecoderBlock(nn.Module):
@@ -46,20 +46,20 @@ class DecoderBlock(nn.Module):
         dtype = jnp.dtype(c.dtype)
         names = (axes.MODULATION, axes.EMBED)
         self.modulation = self.param("modulation", with_axes(modulation_init, *names), (6, c.width))
-        self.attention_norm = layer_norm(dtype)
+        self.attention_norm = layer_norm()
         self.attention = SelfAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention)
-        self.cross_norm = layer_norm(dtype)
+        self.cross_norm = layer_norm()
         self.cross_attention = CrossAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention)
-        self.mlp_norm = layer_norm(dtype)
+        self.mlp_norm = layer_norm()
         self.mlp = Mlp(c.width, c.dropout, dtype)
 
     def __call__(
         self,
-        x: Float[Array, "rows tokens width"],
+        x: Float32[Array, "rows tokens width"],
         keys_values: KeysValues,
         shared: Float[Array, "rows 6 width"],
         mask: Bool[Array | np.ndarray, "queries semantic_tokens"] | None,
-    ) -> tuple[Float[Array, "rows tokens width"], None]:
+    ) -> tuple[Float32[Array, "rows tokens width"], None]:
         """One block.
 
         Args:
@@ -68,12 +68,12 @@ class DecoderBlock(nn.Module):
             shared: the part of the modulation that all blocks share.
             mask: True where a token of a condition's inputs may attend; None for everywhere.
         """
-        modulation = self.modulation.astype(shared.dtype) + shared
+        modulation = self.modulation + shared
         return self.after_attention(self.self_attention(x, modulation), keys_values, modulation, mask), None
 
     def self_attention(
-        self, x: Float[Array, "b tokens width"], modulation: Float[Array, "rows 6 width"]
-    ) -> Float[Array, "b tokens width"]:
+        self, x: Float32[Array, "b tokens width"], modulation: Float32[Array, "rows 6 width"]
+    ) -> Float32[Array, "b tokens width"]:
         """Self-attention, which does not see the condition; one row of modulation may serve all of `x`."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
         x = constrain_tokens(x)
@@ -81,11 +81,11 @@ class DecoderBlock(nn.Module):
 
     def after_attention(
         self,
-        x: Float[Array, "b tokens width"],
+        x: Float32[Array, "b tokens width"],
         keys_values: KeysValues | GuidedPair,
-        modulation: Float[Array, "rows 6 width"],
+        modulation: Float32[Array, "rows 6 width"],
         mask: Bool[Array | np.ndarray, "queries semantic_tokens"] | None = None,
-    ) -> Float[Array, "b tokens width"]:
+    ) -> Float32[Array, "b tokens width"]:
         """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
         x = constrain_tokens(x)
@@ -124,10 +124,10 @@ class VelocityDecoder(nn.Module):
         in_axes = (0, nn.broadcast, nn.broadcast)
         blocks = stack(DecoderBlock, c.decoder_blocks, in_axes=in_axes, remat=c.remat, unroll=self.unroll)
         self.blocks = blocks(c)
-        self.output_norm = layer_norm(dtype, affine=False)
+        self.output_norm = layer_norm(affine=False)
         self.output_modulation = self.param("output_modulation", table, (2, c.width))
         zeros = nn.initializers.zeros
-        self.output_projection = dense(c.latent_channels, (axes.EMBED, axes.LATENT), dtype, kernel_init=zeros)
+        self.output_projection = dense(c.latent_channels, (axes.EMBED, axes.LATENT), jnp.float32, kernel_init=zeros)
 
     def condition(self, features: Float[Array, "b tokens width"]) -> KeysValues:
         """Keys and values of every block from semantic features, [blocks, b, tokens, heads, head_dim].
@@ -167,7 +167,7 @@ class VelocityDecoder(nn.Module):
     def embed_times(self, timesteps: Real[Array, " rows"]) -> TimeCondition:
         """All modulation at times in [0, 1000], for all steps of a sampler at once."""
         embedding, shared = self.time_embedding(timesteps, None)  # a table: whole on every device
-        tables = self.blocks.variables["params"]["modulation"].astype(shared.dtype)
+        tables = self.blocks.variables["params"]["modulation"]
         return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
     def velocity_at(
@@ -196,21 +196,19 @@ class VelocityDecoder(nn.Module):
             x = block.after_attention(x, layer, time.blocks[:, index])
         return self._project(x, time.output)
 
-    def _embed(self, x_t: Float[Array, "rows tokens c"]) -> Float[Array, "rows tokens width"]:
-        dtype = jnp.dtype(self.config.dtype)
-        x = constrain_tokens(self.input_projection(constrain_tokens(x_t.astype(dtype))))
-        return x + self.position_embedding.astype(dtype)
+    def _embed(self, x_t: Float[Array, "rows tokens c"]) -> Float32[Array, "rows tokens width"]:
+        return constrain_tokens(self.input_projection(constrain_tokens(x_t))) + self.position_embedding
 
-    def _output_table(self, embedding: Float[Array, "rows width"]) -> Float[Array, "rows 2 width"]:
+    def _output_table(self, embedding: Float[Array, "rows width"]) -> Float32[Array, "rows 2 width"]:
         """Shift and scale of the final layer, from the time embedding."""
-        return self.output_modulation.astype(embedding.dtype) + embedding[:, None]
+        return self.output_modulation + embedding[:, None]
 
     def _project(
-        self, x: Float[Array, "b tokens width"], table: Float[Array, "rows 2 width"]
+        self, x: Float32[Array, "b tokens width"], table: Float32[Array, "rows 2 width"]
     ) -> Float32[Array, "b tokens c"]:
         """The final layer, which gives the velocity; one row of the table may serve all of `x`."""
         x = modulate(self.output_norm(constrain_tokens(x)), table[:, 0], table[:, 1])
-        return constrain_tokens(self.output_projection(x).astype(jnp.float32))
+        return constrain_tokens(self.output_projection(x))
 
     def _check(self, x_t: Array, timesteps: Array, keys_values: KeysValues, visible: np.ndarray | None) -> None:
         c = self.config

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.nn.attention import KeysValues, SelfAttention, block_causal_mask
@@ -19,8 +19,9 @@ from transdiff_jax.parallel import axes
 class Semantics(NamedTuple):
     """Output of the encoder for all groups of a sequence."""
 
-    features: Float[Array, "b tokens width"]  # z: the condition of the decoder, with its position embedding
-    encoded: Float[Array, "b tokens width"]  # without that embedding: what the diversity term measures
+    # z: the condition of the decoder, with its position embedding, in the compute dtype
+    features: Float[Array, "b tokens width"]
+    encoded: Float32[Array, "b tokens width"]  # without that embedding: what the diversity term measures
 
 
 class Prefix(NamedTuple):
@@ -38,10 +39,10 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b tokens width"],
+        x: Float32[Array, "b tokens width"],
         mask: Bool[Array | np.ndarray, "tokens all_tokens"] | None,
         earlier: KeysValues | None,
-    ) -> tuple[Float[Array, "b tokens width"], KeysValues | None]:
+    ) -> tuple[Float32[Array, "b tokens width"], KeysValues | None]:
         """One block.
 
         Args:
@@ -56,13 +57,13 @@ class EncoderBlock(nn.Module):
         dtype = jnp.dtype(c.dtype)
         attention = SelfAttention(c.heads, c.weight_dropout, c.dropout, dtype, c.attention, name="attention")
         x = constrain_tokens(x)
-        normed, cache = layer_norm(dtype, name="attention_norm")(x), None
+        normed, cache = layer_norm(name="attention_norm")(x), None
         if earlier is None:
             x = x + attention(normed, mask)
         else:
             attended, cache = attention.extend(normed, earlier, mask)
             x = x + attended
-        x = x + Mlp(c.width, c.dropout, dtype, name="mlp")(layer_norm(dtype, name="mlp_norm")(x))
+        x = x + Mlp(c.width, c.dropout, dtype, name="mlp")(layer_norm(name="mlp_norm")(x))
         return x, cache
 
 
@@ -92,8 +93,8 @@ class SemanticEncoder(nn.Module):
         self.output_position_embedding = self.param("output_position_embedding", positions, (tokens, c.width))
         if c.num_images > 1:
             self.reference_projection = dense(c.width, (axes.LATENT, axes.EMBED), dtype)
-        self.input_norm = layer_norm(dtype)
-        self.output_norm = layer_norm(dtype)
+        self.input_norm = layer_norm()
+        self.output_norm = layer_norm()
         blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat, unroll=self.unroll)
         self.blocks = blocks(c)
 
@@ -103,7 +104,7 @@ class SemanticEncoder(nn.Module):
         null: Bool[Array, " b"],
         references: Float[Array, "b images h w c"] | None = None,
     ) -> Semantics:
-        """Features of one more group than there are earlier images, in the compute dtype.
+        """Features of one more group than there are earlier images.
 
         Args:
             labels: classes in [0, num_classes).
@@ -151,37 +152,37 @@ class SemanticEncoder(nn.Module):
         semantics, extended = self._transform(self._embed_references(image[:, None]), cache.key.shape[2], None, cache)
         return Prefix(semantics.features, extended)
 
-    def _embed_class(self, labels: Int[Array, " b"], null: Bool[Array, " b"]) -> Float[Array, "b tokens width"]:
+    def _embed_class(self, labels: Int[Array, " b"], null: Bool[Array, " b"]) -> Float32[Array, "b tokens width"]:
         """Class tokens and group 0, without position embedding."""
         c = self.config
         vector = jnp.where(null[:, None], self.null_class, self.class_embedding[labels])
         class_tokens = jnp.broadcast_to(vector[:, None], (len(labels), c.class_tokens, c.width))
         mask_tokens = jnp.broadcast_to(self.mask_embedding, (len(labels), c.tokens_per_image, c.width))
-        return jnp.concatenate([class_tokens, mask_tokens], axis=1).astype(jnp.dtype(c.dtype))
+        return jnp.concatenate([class_tokens, mask_tokens], axis=1)
 
     def _transform(
         self,
-        x: Float[Array, "b tokens width"],
+        x: Float32[Array, "b tokens width"],
         first: int,
         mask: Bool[np.ndarray, "tokens tokens"] | None,
         earlier: KeysValues | None,
     ) -> tuple[Semantics, KeysValues | None]:
         """Runs tokens from position `first` on through all blocks; drops class tokens at the end."""
         c = self.config
-        dtype, last = jnp.dtype(c.dtype), first + x.shape[1]
-        x = self.input_norm(x + self.position_embedding[first:last].astype(dtype))
+        last = first + x.shape[1]
+        x = self.input_norm(x + self.position_embedding[first:last])
         x, cache = self.blocks(constrain_tokens(x), mask, earlier)
         x = constrain_tokens(x)
         first_image = max(first, c.class_tokens)
         encoded = self.output_norm(x)[:, first_image - first :]
         positions = self.output_position_embedding[first_image - c.class_tokens : last - c.class_tokens]
-        return Semantics(encoded + positions.astype(dtype), encoded), cache
+        return Semantics((encoded + positions).astype(jnp.dtype(c.dtype)), encoded), cache
 
-    def _embed_references(self, references: Float[Array, "b images h w c"]) -> Float[Array, "b tokens width"]:
+    def _embed_references(self, references: Float[Array, "b images h w c"]) -> Float32[Array, "b tokens width"]:
         c = self.config
         batch, count = references.shape[:2]
         patches = patchify(references, c.reference_patch)
-        tokens = self.reference_projection(patches.astype(jnp.dtype(c.dtype)))
+        tokens = self.reference_projection(patches).astype(jnp.float32)
         return tokens.reshape(batch, count * c.tokens_per_image, c.width)
 
     def _mask(self, length: int) -> np.ndarray | None:

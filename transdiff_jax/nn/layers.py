@@ -1,6 +1,8 @@
 """Linear layers with logical axes, LayerNorm, MLP, time features, adaptive modulation.
 
-Parameters are float32 and cast to the compute dtype where they are used; LayerNorm computes its statistics in float32.
+Matrix products take the compute dtype, to which inputs and float32 parameters are cast where they meet. The residual
+stream between blocks, LayerNorm and modulation are float32, whatever the compute dtype: sums over many layers keep what
+bfloat16 would round away.
 """
 
 import math
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Real
+from jaxtyping import Float, Float32, Real
 
 from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.parallel import axes
@@ -68,11 +70,11 @@ def dense(
     )
 
 
-def layer_norm(dtype: DTypeLike, *, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm over the last axis with epsilon 1e-6 and the two-pass variance (the fast one cancels in float32)."""
+def layer_norm(*, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis, in float32, with epsilon 1e-6 and the two-pass variance (the fast one cancels)."""
     return nn.LayerNorm(
         epsilon=1e-6,
-        dtype=dtype,
+        dtype=jnp.float32,
         use_bias=affine,
         use_scale=affine,
         scale_init=with_axes(nn.initializers.ones, axes.NORM),
@@ -140,7 +142,7 @@ class TimeEmbedding(nn.Module):
 
 
 def modulate(
-    x: Float[Array, "b tokens width"], shift: Float[Array, "#b width"], scale: Float[Array, "#b width"]
-) -> Float[Array, "b tokens width"]:
+    x: Float32[Array, "b tokens width"], shift: Float32[Array, "#b width"], scale: Float32[Array, "#b width"]
+) -> Float32[Array, "b tokens width"]:
     """x (1 + scale) + shift; all tokens of a row share one shift and scale."""
     return x * (1 + scale[..., None, :]) + shift[..., None, :]
