@@ -1,6 +1,7 @@
 import pytest
 from absl import flags
 
+from tests.support.configs import tiny_config
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.errors import UserError
 
@@ -33,3 +34,14 @@ def test_a_mesh_that_is_none_is_one_line(value, message):
         parse(f"--mesh={value}").mesh()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_a_tokenizer_do_not_go_with_a_run_of_pixels():
+    with pytest.raises(UserError, match="--tokenizer has an effect only on runs with KL-16; this run makes pixels"):
+        parse("--tokenizer=/nope").apply(tiny_config())
+
+
+def test_an_empty_tokenizer_is_refused_by_its_flag():
+    config = tiny_config(data={"image_size": 64}, tokenizer={"kind": "kl16"})
+    with pytest.raises(UserError, match=r"^--tokenizer= is empty"):
+        parse("--tokenizer=").apply(config)

@@ -32,3 +32,8 @@ def test_one_bad_file_of_several_makes_the_exit_code_1(capsys, monkeypatch):
 def test_without_files():
     with pytest.raises(UserError, match="name at least one golden file"):
         verify.main([])
+
+
+def test_an_empty_name_is_one_line():
+    with pytest.raises(UserError, match=r"^FILE= is empty"):
+        verify.main([""])

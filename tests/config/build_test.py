@@ -4,7 +4,14 @@ import json
 import pytest
 
 from tests.support.configs import tiny_config
-from transdiff_jax.config import Config, MeshConfig, default_config_dict, load_config_dict, make_config
+from transdiff_jax.config import (
+    Config,
+    MeshConfig,
+    as_config,
+    default_config_dict,
+    load_config_dict,
+    make_config,
+)
 from transdiff_jax.errors import UserError
 
 FIELDS = [
@@ -244,6 +251,27 @@ def test_a_config_file_may_start_from_another(tmp_path):
     )
     config = load_config_dict(tmp_path / "b.py")
     assert (config.seed, config.train.steps) == (3, 9)
+
+
+@pytest.mark.parametrize("made", [5, None, "text", [("seed", 3)]])
+def test_a_config_file_that_makes_no_fields_is_one_line(tmp_path, made):
+    (tmp_path / "c.py").write_text(f"def get_config():\n    return {made!r}\n")
+    with pytest.raises(UserError, match=r"c\.py: get_config\(\) must return the fields of a config") as caught:
+        as_config(tmp_path / "c.py")
+    assert repr(made) in str(caught.value)
+
+
+def test_a_config_file_may_make_a_dict(tmp_path):
+    (tmp_path / "c.py").write_text(f"def get_config():\n    return {tiny_config().to_dict()!r}\n")
+    assert as_config(tmp_path / "c.py") == tiny_config()
+
+
+def test_a_file_that_is_no_config_file_is_one_line(tmp_path):
+    (tmp_path / "c.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"c\.py has no function get_config"):
+        as_config(tmp_path / "c.py")
+    with pytest.raises(UserError, match=r"d\.py: No such file or directory"):
+        as_config(tmp_path / "d.py")
 
 
 def test_cudnn_needs_heads_of_a_multiple_of_eight():

@@ -15,8 +15,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from transdiff_jax.config import Config, make_config
+from transdiff_jax.config.build import check_fields
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel import job, libtpu
+from transdiff_jax.storage.paths import user_path
 
 USER_ERROR_CODE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -75,21 +77,14 @@ def read_config(holder: flags.FlagHolder) -> Config:
         UserError: the file cannot be opened, or the configuration is not valid.
     """
     try:
-        values = dict(holder.value)
+        return make_config(check_fields(holder.value, "--config"))
     except OSError as error:  # ml_collections delays the error of a file that it could not open until the first use
         raise UserError(f"--config: {error.__cause__ or error}") from None
-    return make_config(values)
 
 
 def folder(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path:
-    """The path that a flag holds. Shells do not expand the ~ of --flag=~/runs, so this does.
-
-    Raises:
-        UserError: the path is empty, as an unset variable leaves it. It would mean the current folder.
-    """
-    if not flag.value:
-        raise UserError(f"--{flag.name}= is empty: give it a path (is a shell variable unset?)")
-    return Path(flag.value).expanduser()
+    """The path that a flag holds; raises like `user_path`."""
+    return user_path(flag.value or "", f"--{flag.name}")
 
 
 def fail(message: str) -> NoReturn:

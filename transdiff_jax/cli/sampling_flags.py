@@ -13,6 +13,7 @@ from transdiff_jax.config.ranges import ROWS, SEEDS
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.paths import user_path
 
 Number = TypeVar("Number", int, float)
 
@@ -76,7 +77,9 @@ class SamplingFlags:
         values = config.to_dict()
         values["sampling"] |= {name: value for name, value in given.items() if value is not None}
         if self._tokenizer.value is not None:
-            values["tokenizer"]["weights"] = self._tokenizer.value
+            if config.tokenizer.kind == "pixels":
+                raise UserError("--tokenizer has an effect only on runs with KL-16; this run makes pixels")
+            values["tokenizer"]["weights"] = str(user_path(self._tokenizer.value, "--tokenizer"))
         changed = make_config(values)
         self._check_read(changed.sampling)
         return changed

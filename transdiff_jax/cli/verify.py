@@ -12,6 +12,7 @@ from absl import flags
 
 from transdiff_jax.cli import app
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.paths import user_path
 from transdiff_jax.verification.check_file import verify
 
 FLAGS = flags.FlagValues()
@@ -24,7 +25,7 @@ def main(files: list[str]) -> None:
         raise UserError("name at least one golden file: transdiff verify tests/golden/one_step_256_a.npz")
     ok = True
     for file in files:
-        report = verify(file)
+        report = verify(str(user_path(file, "FILE")))
         print(json.dumps(report), flush=True)
         ok = ok and report["ok"]
     if not ok:

@@ -19,6 +19,7 @@ from transdiff_jax.config.validation import validate
 from transdiff_jax.errors import UserError
 
 Section = TypeVar("Section")
+Fields = TypeVar("Fields")  # ConfigDict, or nested mappings
 _MAX_BITS = 1000  # a longer integer fits no float, and Python may refuse to print it
 
 
@@ -55,8 +56,33 @@ def default_config_dict() -> ml_collections.ConfigDict:
 
 
 def load_config_dict(path: Path) -> ml_collections.ConfigDict:
-    """Runs a config file's `get_config()`; a config file may start from another this way."""
-    return runpy.run_path(str(path))["get_config"]()
+    """Runs a config file's `get_config()`; a config file may start from another this way.
+
+    Raises:
+        UserError: the file cannot be read, or does not make a configuration.
+    """
+    try:
+        made = runpy.run_path(str(path))
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: {error.strerror}") from None
+    if "get_config" not in made:
+        raise UserError(f"{path} has no function get_config, which returns the fields of a configuration")
+    return check_fields(made["get_config"](), str(path))
+
+
+def check_fields(made: Fields, name: str) -> Fields:
+    """What a config file has made.
+
+    Args:
+        made: by its `get_config`.
+        name: of the file, for the error.
+
+    Raises:
+        UserError: it does not have fields.
+    """
+    if not hasattr(made, "items"):
+        raise UserError(f"{name}: get_config() must return the fields of a configuration, not {made!r}")
+    return made
 
 
 def _build(schema: type[Section], values: object, path: str) -> Section:

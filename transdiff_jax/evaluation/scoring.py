@@ -18,6 +18,7 @@ from transdiff_jax.evaluation.reference_set import ReferenceSet, load_reference
 from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.paths import user_path
 
 
 def evaluate(
@@ -51,10 +52,10 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol={protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    images = _images_of(samples) if isinstance(samples, np.ndarray) else open_images(_path(samples), "samples")
-    weights = load_inception(_path(inception))
+    images = _images_of(samples)
+    weights = load_inception(user_path(inception, "inception"))
     extractor = make_extractor(weights.params, mesh, batch_size)
-    found = load_reference(_path(reference), extractor)
+    found = load_reference(user_path(reference, "reference"), extractor)
     return certify(images, found, extractor, weights, PROTOCOLS[protocol], mesh)
 
 
@@ -76,11 +77,13 @@ def certify(
     return make_certificate(scores, protocol, images, features, reference, inception, mesh)
 
 
-def _path(path: str | Path) -> Path:
-    return Path(path).expanduser()
+def _images_of(samples: str | Path | np.ndarray) -> ImageSet:
+    if isinstance(samples, np.ndarray):
+        return _images_in(samples)
+    return open_images(user_path(samples, "samples"), "samples")
 
 
-def _images_of(array: np.ndarray) -> ImageSet:
+def _images_in(array: np.ndarray) -> ImageSet:
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
         raise UserError(
             f"samples must be uint8 [n, height, width, 1 or 3], not {array.dtype} {list(array.shape)}: give an "

@@ -14,6 +14,7 @@ from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.trained_model import TrainedModel
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.paths import user_path
 
 
 def load(
@@ -41,7 +42,7 @@ def load(
     if "://" in str(workdir):
         raise UserError(f"workdir={workdir} is not a local folder: copy the run to this machine")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    weights = load_weights(Path(workdir).expanduser(), mesh, ema_rate=ema_rate, step=step)
+    weights = load_weights(user_path(workdir, "workdir"), mesh, ema_rate=ema_rate, step=step)
     values = weights.config.to_dict()
     values["model"] |= {name: value for name, value in (("dtype", dtype), ("attention", attention)) if value}
     return TrainedModel(dataclasses.replace(weights, config=make_config(values)), mesh)
@@ -61,4 +62,4 @@ def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> Js
     Raises:
         UserError: a class does not exist, or the folder cannot be used or holds samples of other settings.
     """
-    return generate_samples(model.weights, request, Path(out).expanduser(), model.mesh)
+    return generate_samples(model.weights, request, user_path(out, "out"), model.mesh)

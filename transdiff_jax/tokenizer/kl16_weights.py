@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
 from transdiff_jax.storage.frozen_weights import FrozenParams, read_note, restore_frozen, save_frozen
+from transdiff_jax.storage.paths import user_path
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 SIZES = "sizes.json"
@@ -30,10 +31,10 @@ def weights_digest(folder: str) -> str:
     """The SHA-256 of a folder's manifest, which identifies the weights wherever they are.
 
     Raises:
-        UserError: the folder holds no weights.
+        UserError: the folder holds no weights, or is no path.
     """
     try:
-        return sha256(Path(folder) / MANIFEST)
+        return sha256(user_path(folder, "config.tokenizer.weights") / MANIFEST)
     except OSError as error:
         raise UserError(
             f"config.tokenizer.weights={folder!r} holds no KL-16 weights ({error}); make them with transdiff convert "

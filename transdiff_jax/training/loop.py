@@ -34,6 +34,7 @@ from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
+from transdiff_jax.storage.paths import user_path
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
@@ -59,7 +60,7 @@ def train(config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir:
         UserError: the configuration, the data and the checkpoints do not fit each other, a save failed, or too many
             steps in a row were not finite.
     """
-    config, workdir = as_config(config), Path(workdir).expanduser()
+    config, workdir = as_config(config), user_path(workdir, "workdir")
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     with contextlib.ExitStack() as stack:
@@ -102,7 +103,8 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
         return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
     params = init_sharded_params(config.model, config.seed, mesh)
     if config.train.init_from:
-        weights = load_weights(Path(config.train.init_from).expanduser(), mesh, kind=config.train.init_weights)
+        workdir = user_path(config.train.init_from, "config.train.init_from")
+        weights = load_weights(workdir, mesh, kind=config.train.init_weights)
         logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
         params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
     return create_state(config, mesh, params), 0.0

@@ -95,11 +95,35 @@ def test_a_prepared_tfds_dataset_is_read_by_name(digits_directory, digits_config
     [
         ("tfds:nonsense", "TFDS knows no dataset of that name"),
         ("tfds:imagenet2012", "run `tfds build imagenet2012 --file_format=array_record"),
+        ("tfds:mnist:9.9.9", "config.data.source='tfds:mnist:9.9.9': TFDS cannot make it: .* only: "),
+        ("tfds:mnist/no_such_config", "config.data.source='tfds:mnist/no_such_config': TFDS cannot make it: "),
     ],
 )
 def test_datasets_that_are_not_there(digits_config, source, message):
     with pytest.raises(UserError, match=message):
         open_source(digits_config(data={"source": source}).data)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a b", "huggingface:x", "kubric:x", "x\0", "x/y/z", ".."])
+def test_what_is_no_name_of_a_dataset_is_one_line(digits_config, name):
+    with pytest.raises(UserError, match=r"must be tfds:NAME, tfds:NAME/CONFIG or one") as caught:
+        open_source(digits_config(data={"source": f"tfds:{name}"}).data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"directory": ""}, "config.data.directory"),
+        ({"directory": "", "source": "tfds:mnist"}, "config.data.directory"),
+        ({"source": "folder: "}, "config.data.source"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(digits_config, tmp_path, monkeypatch, data, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^{name}= is empty: give it a path"):
+        open_source(digits_config(data=data).data)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

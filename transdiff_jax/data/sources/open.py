@@ -1,5 +1,6 @@
 """Opens the source of images that the configuration names."""
 
+import re
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -12,6 +13,11 @@ from transdiff_jax.data.sources.digits import prepare_digits
 from transdiff_jax.data.sources.folder import FolderSource
 from transdiff_jax.data.sources.tfds import TfdsSource, damaged
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.paths import user_path
+
+# A dataset of TFDS itself: a namespace before the name could make TFDS fetch code.
+_NAME = re.compile(r"\w+(/[\w.,=+-]+)?(:[\d.*]+)?", re.ASCII)
+_REFUSED = "Failed to construct dataset"
 
 
 def open_source(config: DataConfig) -> Source:
@@ -21,8 +27,9 @@ def open_source(config: DataConfig) -> Source:
         UserError: the folder, the dataset or its split does not exist, is not prepared, or cannot be used.
     """
     if config.source.startswith(FOLDER_PREFIX):
-        return FolderSource(Path(config.source.removeprefix(FOLDER_PREFIX)).expanduser(), config.image_channels)
-    directory = Path(config.directory).expanduser()
+        folder = user_path(config.source.removeprefix(FOLDER_PREFIX), "config.data.source")
+        return FolderSource(folder, config.image_channels)
+    directory = user_path(config.directory, "config.data.directory")
     try:
         if config.source == "digits":
             builder = prepare_digits(str(directory))
@@ -36,13 +43,20 @@ def open_source(config: DataConfig) -> Source:
 
 
 def _prepared_builder(name: str, directory: Path) -> tfds.core.DatasetBuilder:
+    field = f"config.data.source={TFDS_PREFIX + name!r}"
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{field} must be {TFDS_PREFIX}NAME, {TFDS_PREFIX}NAME/CONFIG or one of these with :1.0.0")
     try:
         builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
-        raise UserError(f"config.data.source='{TFDS_PREFIX}{name}': TFDS knows no dataset of that name") from None
+        raise UserError(f"{field}: TFDS knows no dataset of that name") from None
+    except (ValueError, TypeError, AssertionError) as error:  # of such a configuration or version
+        if _REFUSED not in str(error):
+            raise
+        raise UserError(f"{field}: TFDS cannot make it: {str(error).splitlines()[0]}") from None
     if not builder.is_prepared():
         raise UserError(
-            f"config.data.source='{TFDS_PREFIX}{name}' is not prepared in {directory} (config.data.directory): first "
+            f"{field} is not prepared in {directory} (config.data.directory): first "
             f"run `tfds build {name} --file_format=array_record --data_dir={directory}`, which needs TensorFlow"
         )
     return builder
