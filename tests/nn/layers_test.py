@@ -11,6 +11,7 @@ from transdiff_jax.nn.layers import (
     Mlp,
     TimeEmbedding,
     dense,
+    gelu,
     layer_norm,
     modulate,
     modulation_init,
@@ -81,6 +82,15 @@ def test_mlp_literal():
     expected = literal.mlp(literal.to_numpy(params), np.asarray(x, np.float64))
     # The tanh approximation of GELU would be off by up to 5e-4.
     np.testing.assert_allclose(module.apply({"params": params}, x), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_gelu_of_bfloat16_is_the_nearest_bfloat16():
+    x = jnp.linspace(-4, 4, 2001).astype(jnp.bfloat16)
+    exact = literal.gelu(np.asarray(x, np.float64))
+    made = gelu(x)
+    assert made.dtype == jnp.bfloat16
+    # Half of the last place. Below -3 float32's own error shows.
+    np.testing.assert_allclose(np.asarray(made, np.float64), exact, rtol=2**-8, atol=1e-6)
 
 
 def test_mlp_drops_after_the_activation_and_at_the_end():

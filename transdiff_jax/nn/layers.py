@@ -89,6 +89,15 @@ def constrain_tokens(x: Float[Array, "b *tokens width"]) -> Float[Array, "b *tok
     return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))
 
 
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Exact (erf) GELU.
+
+    It is computed in float32: the operations of bfloat16 would round one after the other, and XLA makes two kernels of
+    them.
+    """
+    return nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
 class Mlp(nn.Module):
     """width -> 4 width -> width with exact (erf) GELU; dropout after the activation and at the end."""
 
@@ -100,7 +109,7 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "b tokens width"]) -> Float[Array, "b tokens width"]:
         x = dense(4 * self.width, (axes.EMBED, axes.MLP), self.dtype, name="up")(x)
         x = axes.constrain(x, axes.BATCH, None, axes.MLP)
-        x = Dropout(self.dropout)(nn.gelu(x, approximate=False))
+        x = Dropout(self.dropout)(gelu(x))
         x = dense(self.width, (axes.MLP, axes.EMBED), self.dtype, name="down")(x)
         return Dropout(self.dropout)(x)
 
