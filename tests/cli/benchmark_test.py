@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_flops_of_a_published_model(capsys):
         ["--topology=v5e:2x2"],
         ["--what=train", "--compare_naive"],
         ["--what=train", "--num_slices=2"],
+        ["--what=train", "--hlo=out.txt"],
         ["--what=aot", "--topology=v5e:2x2", "--repetitions=5"],
     ],
 )
@@ -78,15 +80,15 @@ def test_aot_needs_a_slice(capsys):
 def test_aot_takes_batch_and_slices(capsys, monkeypatch, mode, section):
     seen = []
 
-    def compile_ahead(config, devices, chip, mode):
-        seen.append((config, devices, chip, mode))
+    def compile_ahead(config, devices, chip, mode, hlo):
+        seen.append((config, devices, chip, mode, hlo))
         return {"what": "aot"}
 
-    monkeypatch.setattr(benchmark.aot, "prepare", lambda: None)
+    monkeypatch.setattr(benchmark.aot, "prepare", lambda topology: None)
     monkeypatch.setattr(benchmark.aot, "topology_devices", lambda topology, slices: (topology, slices))
     monkeypatch.setattr(benchmark.aot, "benchmark_aot", compile_ahead)
-    flags = ["--noflops_only", "--what=aot", "--topology=v6e:2x2", "--num_slices=2", f"--mode={mode}"]
+    flags = ["--noflops_only", "--what=aot", "--topology=v6e:2x2", "--num_slices=2", f"--mode={mode}", "--hlo=out.txt"]
     assert run(capsys, *flags) == {"topology": "v6e:2x2", "what": "aot"}
-    ((config, devices, chip, asked),) = seen
-    assert (devices, chip, asked) == (("v6e:2x2", 2), benchmark.CHIPS["v6e"], mode)
+    ((config, devices, chip, asked, hlo),) = seen
+    assert (devices, chip, asked, hlo) == (("v6e:2x2", 2), benchmark.CHIPS["v6e"], mode, Path("out.txt"))
     assert config.to_dict()[section]["batch_size"] == 64

@@ -1,83 +1,79 @@
-"""Compiles a configuration for a TPU slice ahead of time, on any host, without a TPU.
+"""Compiles a configuration ahead of time, on any host, for TPUs or GPUs that are not there.
 
-The program is the one that trains, or samples latents, on that slice. Parameters and batch exist as shapes only. KL-16
-is not part of it: a training batch holds cached moments.
+The program is the one that trains, or samples latents, on them. Parameters and batch exist as shapes only. KL-16 is not
+part of it: a training batch holds cached moments.
 """
 
-import importlib.util
-import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
-from transdiff_jax.benchmark.chips import CHIPS, Chip
-from transdiff_jax.benchmark.flops import evaluations
-from transdiff_jax.benchmark.hlo import Collective, collectives
+from transdiff_jax.benchmark import gpu_topology, tpu_topology
+from transdiff_jax.benchmark.chips import CHIPS, GPUS, Chip
+from transdiff_jax.benchmark.collectives import collectives, summary
+from transdiff_jax.benchmark.hlo import Module, parse
 from transdiff_jax.benchmark.measuring import batch_shapes, lower, settings, weightless_tokenizer
+from transdiff_jax.benchmark.prediction import Machine, predict
 from transdiff_jax.benchmark.sampling_speed import batch_flops, jit_sampler
 from transdiff_jax.benchmark.training_speed import flops_per_image
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.params import abstract_params
-from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding, replicated
 from transdiff_jax.parallel.mesh import check_batch, make_mesh, num_slices
-from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.files import Json, write_bytes, write_errors
 from transdiff_jax.training.state import abstract_state
 from transdiff_jax.training.step import jit_train_step
 
 Mode = Literal["train", "sample"]
 
-# libtpu reads the slice that it runs on from these, or else from a cloud machine's metadata server. Here there is none.
-_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
 FULL_REMAT = 4 / 3  # two forward passes instead of one, beside a backward pass that costs two
 
 
-def prepare() -> None:
-    """Sets what libtpu reads when it is loaded, and keeps JAX itself on the CPU. Call it before touching a device.
+def chip_of(topology: str) -> str:
+    """The name of a topology's chip, an entry of `CHIPS`.
 
     Raises:
-        UserError: libtpu is not installed.
+        UserError: it is none of them.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError("--what=aot needs the TPU compiler, which is not installed: pip install 'jax[tpu]'")
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")
+    name = topology.partition(":")[0]
+    if name not in CHIPS:
+        raise UserError(
+            f"--topology={topology} must be one of {', '.join(CHIPS)} and a shape, such as v5e:4x4, h100:8 or h100:2x8"
+        )
+    return name
 
 
-def topology_devices(topology: str, num_slices: int) -> list[jax.Device]:
+def prepare(topology: str) -> None:
+    """Readies the compiler for a topology, before a device is touched; raises a UserError if it is not installed."""
+    (gpu_topology if chip_of(topology) in GPUS else tpu_topology).prepare()
+
+
+def topology_devices(topology: str, slices: int) -> list[jax.Device]:
     """Devices to compile for.
 
     Args:
-        topology: a chip of `CHIPS` and the shape of a slice, such as "v5e:4x4".
-        num_slices: how many slices of that shape the data center network joins.
+        topology: a chip of `CHIPS` and a shape: of a TPU slice ("v5e:4x4"), or the number of GPUs ("h100:8"), or of
+            hosts and the GPUs of each ("h100:2x8").
+        slices: how many TPU slices of that shape the data center network joins.
 
     Raises:
-        UserError: the chip or the shape does not exist.
+        UserError: there is no such chip or shape.
     """
-    if topology.partition(":")[0] not in CHIPS:
-        raise UserError(f"--topology={topology} must be one of {', '.join(CHIPS)} and a shape, such as v5e:4x4")
-    slices = {"num_slices": num_slices} if num_slices > 1 else {}
-    try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **slices).devices)
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        raise UserError(f"--topology={topology}: libtpu knows no such slice: {str(error).splitlines()[0]}") from None
+    if chip_of(topology) not in GPUS:
+        return tpu_topology.devices(topology, slices)
+    if slices != 1:
+        raise UserError(f"--num_slices goes with TPUs: write several hosts of GPUs as --topology={topology[:4]}:2x8")
+    return gpu_topology.devices(topology)
 
 
-def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode) -> Json:
+def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: Mode, hlo: Path | None = None) -> Json:
     """Compiles a training step, or the sampling of one batch.
 
     Args:
@@ -85,13 +81,15 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
         devices: from `topology_devices`.
         chip: their kind, an entry of `CHIPS`.
         mode: which program.
+        hlo: file for the text of the optimised program.
 
     Returns:
-        A record. Sizes are bytes of one chip. `fits` is false if the compiler refused, and `refused` says why. The
-        expected time is the largest of its terms: the time of a chip that does everything at once, at its peak.
+        A record. Sizes are bytes of one chip. `fits` is false if the compiler refused, and `refused` says why.
+        `expected_seconds` is the largest of its terms, a lower bound: the time of a chip that does everything at once,
+        at its peak. For GPUs the fields of `predict` follow.
 
     Raises:
-        UserError: batch, model and mesh do not fit each other.
+        UserError: batch, model and mesh do not fit each other, or the file cannot be written.
     """
     mesh = make_mesh(config.mesh, devices)
     size = config.train.batch_size if mode == "train" else config.sampling.batch_size
@@ -111,33 +109,43 @@ def benchmark_aot(config: Config, devices: list[jax.Device], chip: Chip, mode: M
             raise
         return record | {"refused": " ".join(str(error).split())[:400], "compile_seconds": time.monotonic() - started}
     record["compile_seconds"] = time.monotonic() - started
-    return record | _plan(config, mesh, chip, mode, program, flops)
-
-
-def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, program: Compiled, flops: float) -> Json:
-    """Memory, exchanges and expected time of the compiled program."""
-    memory, text = _memory(program), program.as_text()
+    text = program.as_text()
     if text is None:
-        raise RuntimeError("the compiled program has no text, from which its collectives could be read")
-    found = collectives(text)
-    computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
-    slices = num_slices(list(mesh.devices.flat), config.mesh.dcn_data)
-    size = config.train.batch_size * config.model.num_images if mode == "train" else config.sampling.batch_size
-    terms = {
-        "compute": computed / mesh.size / chip.flops,
-        "hbm": _hbm_bytes(config, mesh, mode, memory) / chip.hbm,
-        "ici": sum(c.sent_bytes * c.times for c in found if not c.crosses(mesh.size, slices)) / chip.ici,
-        "dcn": sum(c.sent_bytes * c.times for c in found if c.crosses(mesh.size, slices)) / chip.dcn,
-    }
-    return {
+        raise RuntimeError("the compiled program has no text, from which its kernels could be read")
+    if hlo is not None:
+        with write_errors(hlo):
+            write_bytes(hlo, text.encode())
+    memory = _memory(program)
+    record |= {
         "memory": memory,
         "compiled_memory_bytes": memory["peak"],
         "fits": memory["peak"] <= chip.hbm_bytes,
+    }
+    return record | _plan(config, mesh, chip, mode, parse(text), flops)
+
+
+def _plan(config: Config, mesh: Mesh, chip: Chip, mode: Mode, module: Module, flops: float) -> Json:
+    """Exchanges and expected time of the compiled program."""
+    size = config.train.batch_size * config.model.num_images if mode == "train" else config.sampling.batch_size
+    computed = flops * (FULL_REMAT if mode == "train" and config.model.remat == "full" else 1)
+    machine = Machine(chip, mesh.size, _groups(config, mesh))
+    terms = {"compute": computed / mesh.size / chip.flops} | machine.terms(module)
+    record = {
         "flops_per_image": flops / size,
-        "collectives": summary(found),
+        "collectives": summary(list(collectives(module))),
         "expected_terms": terms,
         "expected_seconds": max(terms.values()),
+        "expected_is": "lower bound",
     }
+    return record | (predict(module, machine, flops, training=mode == "train") if chip in GPUS.values() else {})
+
+
+def _groups(config: Config, mesh: Mesh) -> int:
+    """How many slices of TPUs, or hosts of GPUs, a network joins."""
+    devices = list(mesh.devices.flat)
+    if devices[0].platform == "gpu":
+        return len({device.process_index for device in devices})
+    return num_slices(devices, config.mesh.dcn_data)
 
 
 def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., object], tuple[object, ...], float]:
@@ -168,29 +176,3 @@ def _memory(program: Compiled) -> dict[str, int]:
     }
     together = sizes["arguments"] + sizes["outputs"] - sizes["donated"] + sizes["temporaries"]
     return sizes | {"peak": together}
-
-
-def _hbm_bytes(config: Config, mesh: Mesh, mode: Mode, memory: dict[str, int]) -> float:
-    """The least traffic of a chip's memory: each buffer once each way. Sampling reads the weights at every step."""
-    once = memory["arguments"] + memory["outputs"] + 2 * memory["temporaries"]
-    if mode == "train":
-        return once
-    decoder = abstract_params(config.model, mesh)["decoder"]
-    weights = sum(leaf.size for leaf in jax.tree.leaves(decoder)) * jnp.dtype(config.model.dtype).itemsize
-    passes = sum(sum(evaluations(image)) for image in config.sampling.of_images(config.model.num_images))
-    return once + passes * weights / mesh.shape[axes.TENSOR]
-
-
-def summary(found: list[Collective]) -> dict[str, dict[str, int | bool]]:
-    """Collectives by kind: the number of instructions and of their runs, and the bytes of their results over all runs.
-
-    If the text does not hold the length of a loop, its body counts once and `complete` is false.
-    """
-    kinds: dict[str, dict[str, int | bool]] = {}
-    for collective in found:
-        entry = kinds.setdefault(collective.kind, {"instructions": 0, "runs": 0, "bytes": 0, "complete": True})
-        entry["instructions"] += 1
-        entry["runs"] += collective.times
-        entry["bytes"] += collective.times * collective.bytes
-        entry["complete"] &= collective.counted
-    return kinds

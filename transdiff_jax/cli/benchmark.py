@@ -1,13 +1,15 @@
-"""Measures how fast a configuration runs with random weights, or compiles it for a TPU slice. Prints one JSON line.
+"""Measures how fast a configuration runs with random weights, or compiles it for TPUs or GPUs. Prints one JSON line.
 
 transdiff benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
 transdiff benchmark --what=train --config=FILE [--batch_size=N]
 transdiff benchmark --what=data --config=FILE [--compare_train]
 transdiff benchmark --what=evaluate [--image_size=256] [--batch_size=64]
-transdiff benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2]
+transdiff benchmark --what=aot --config=FILE --topology=v5e:4x4 [--mode=sample] [--num_slices=2] [--hlo=FILE]
+transdiff benchmark --what=aot --config=FILE --topology=h100:8
 """
 
 import json
+from pathlib import Path
 
 from absl import flags
 
@@ -31,7 +33,7 @@ WHAT = flags.DEFINE_enum(
     None,
     ["sample", "train", "data", "evaluate", "aot"],
     "What to measure: sampling, the training step, the input of training, or the scoring of images; or aot: compile "
-    "for a TPU slice on any host.",
+    "for TPUs or GPUs on any host.",
     flag_values=FLAGS,
     required=True,
 )
@@ -57,7 +59,11 @@ IMAGE_SIZE = define_integer(
     "image_size", None, ranges.IMAGE_SIDES, "With --what=evaluate: side of the images, pixels; default: 256.", FLAGS
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4.", flag_values=FLAGS
+    "topology",
+    None,
+    "With --what=aot: chip and shape of a TPU slice, such as v5e:4x4; or kind and number of GPUs, such as h100:8, or "
+    "h100:2x8 for two hosts of eight.",
+    flag_values=FLAGS,
 )
 MODE = flags.DEFINE_enum(
     "mode", None, ["train", "sample"], "With --what=aot: the program; default: train.", flag_values=FLAGS
@@ -66,8 +72,11 @@ NUM_SLICES = define_integer(
     "num_slices",
     None,
     ranges.SLICES,
-    "With --what=aot: number of slices, which split the data axis; default: 1.",
+    "With --what=aot: number of TPU slices, which split the data axis; default: 1.",
     FLAGS,
+)
+HLO = flags.DEFINE_string(
+    "hlo", None, "With --what=aot: file for the text of the optimised program.", flag_values=FLAGS
 )
 # The flags that only some measurements take.
 _FLAGS = {
@@ -75,7 +84,7 @@ _FLAGS = {
     "train": (REPETITIONS, FLOPS_ONLY),
     "data": (REPETITIONS, COMPARE_TRAIN),
     "evaluate": (REPETITIONS, IMAGE_SIZE),
-    "aot": (TOPOLOGY, MODE, NUM_SLICES),
+    "aot": (TOPOLOGY, MODE, NUM_SLICES, HLO),
 }
 
 
@@ -102,12 +111,13 @@ def _check_flags() -> None:
 def _compile_ahead() -> Json:
     topology = TOPOLOGY.value
     if topology is None:
-        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4")
-    aot.prepare()
+        raise UserError("--what=aot needs --topology, such as --topology=v5e:4x4 or --topology=h100:8")
+    aot.prepare(topology)
     config = _config()
     devices = aot.topology_devices(topology, NUM_SLICES.value or 1)
     mode = "sample" if MODE.value == "sample" else "train"
-    return {"topology": topology} | aot.benchmark_aot(config, devices, CHIPS[topology.partition(":")[0]], mode)
+    hlo = Path(HLO.value) if HLO.value else None
+    return {"topology": topology} | aot.benchmark_aot(config, devices, CHIPS[aot.chip_of(topology)], mode, hlo)
 
 
 def _measure() -> Json:
