@@ -146,14 +146,15 @@ def _flops(instruction: Instruction, scope: dict[str, Instruction]) -> float:
     if instruction.opcode not in ("dot", "custom-call"):
         return 0.0
     logits, contracted = _LOGITS.search(instruction.rest), _CONTRACTED.search(instruction.rest)
-    if not (logits or contracted):
-        return 0.0
-    left = array_shapes(scope[instruction.operands[0]].shape)[0]
     if logits:
+        head = array_shapes(scope[instruction.operands[0]].shape)[0].dims[-1]
         size = math.prod(int(dim) for dim in json.loads(logits[1]))
-        return (_BACKWARD if "Backward" in instruction.rest else _FORWARD) * 2 * size * left.dims[-1]
-    dims = [left.dims[int(dim)] for dim in re.findall(r"\d+", contracted[1] or contracted[2] or "")]
-    return 2 * array_shapes(instruction.shape)[0].elements * math.prod(dims)
+        return (_BACKWARD if "Backward" in instruction.rest else _FORWARD) * 2 * size * head
+    if contracted:
+        left = array_shapes(scope[instruction.operands[0]].shape)[0]
+        dims = [left.dims[int(dim)] for dim in re.findall(r"\d+", contracted[1] or contracted[2] or "")]
+        return 2 * array_shapes(instruction.shape)[0].elements * math.prod(dims)
+    return 0.0
 
 
 def _integers(instruction: Instruction, needed: float) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from transdiff_jax.benchmark.chips import Chip
 from transdiff_jax.benchmark.collectives import collectives
 from transdiff_jax.benchmark.hlo import Instruction, Module
-from transdiff_jax.benchmark.kernels import Kernel, kernels
+from transdiff_jax.benchmark.kernels import Kernel, Kind, kernels
 from transdiff_jax.storage.files import Json
 
 INSIDE = {"gemm", "attention"}  # kinds whose work counts as useful
@@ -75,9 +75,9 @@ def predict(module: Module, machine: Machine, flops: float, *, training: bool) -
     }
 
 
-def _by_kind(found: list[Kernel], machine: Machine) -> dict[str, dict[str, float]]:
+def _by_kind(found: list[Kernel], machine: Machine) -> dict[Kind, dict[str, float]]:
     ordered = sorted(found, key=lambda kernel: kernel.kind)
-    kinds = {}
+    kinds: dict[Kind, dict[str, float]] = {}
     for kind, group in itertools.groupby(ordered, key=lambda kernel: kernel.kind):
         same = list(group)
         kinds[kind] = {
