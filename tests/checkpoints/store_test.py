@@ -1,4 +1,3 @@
-import dataclasses
 import re
 import shutil
 
@@ -6,10 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.support.configs import tiny_config
+from tests.support import runs
 from tests.support.damage import array_files, flip_byte
-from transdiff_jax.checkpoints import steps
-from transdiff_jax.checkpoints.record import RunRecord
+from transdiff_jax.checkpoints.step_names import saved_steps
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.config import MeshConfig
@@ -17,53 +15,14 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.storage import checksums
 from transdiff_jax.storage.checksums import find_damage
-from transdiff_jax.training.state import abstract_state, create_state
-
-CONFIG = tiny_config(train={"ema_rates": (0.9, 0.5)})
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return make_mesh(MeshConfig(), jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
-def state(mesh):
-    """A state whose parameters and two averages all differ."""
-    state = create_state(CONFIG, mesh)
-    ema = tuple(jax.tree.map(lambda p, k=k: p + k, state.params) for k in (1, 2))
-    return dataclasses.replace(state, ema=ema)
-
-
-def record_of(step):
-    return RunRecord(CONFIG, {"global_next_index": 8 * step}, 1.5 * step)
-
-
-def save_steps(workdir, state, steps, **options):
-    store = CheckpointStore(workdir, **{"keep_last": 10, **options})
-    for step in steps:
-        store.save(step, state, record_of(step))
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory, state):
-    workdir = tmp_path_factory.mktemp("pristine")
-    save_steps(workdir, state, [1, 2])
-    return workdir
-
-
-@pytest.fixture
-def workdir(pristine, tmp_path):
-    """A run with intact steps 1 and 2."""
-    return shutil.copytree(pristine, tmp_path / "run")
+from transdiff_jax.training.state import abstract_state
 
 
 def test_what_is_saved_is_read(pristine, state, mesh):
     store = CheckpointStore(pristine, keep_last=10)
     assert store.newest_intact() == 2
-    assert store.read_record(2) == record_of(2)
-    restored = store.read_state(2, abstract_state(CONFIG, mesh))
+    assert store.read_record(2) == runs.record_of(2)
+    restored = store.read_state(2, abstract_state(runs.CONFIG, mesh))
     store.close()
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
@@ -71,7 +30,7 @@ def test_what_is_saved_is_read(pristine, state, mesh):
 def test_read_onto_another_mesh(pristine, state):
     store = CheckpointStore(pristine, keep_last=10)
     wide = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    restored = store.read_state(1, abstract_state(CONFIG, wide))
+    restored = store.read_state(1, abstract_state(runs.CONFIG, wide))
     store.close()
     assert restored.params["encoder"]["class_embedding"].sharding.mesh.devices.size == 8
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
@@ -122,7 +81,7 @@ def test_a_damaged_step_falls_back_loudly_and_can_be_saved_again(workdir, state,
     assert store.newest_intact() == 1
     assert re.search("checkpoint of step 2 in .* is damaged", caplog.text)
     assert (workdir / "damaged" / "2").is_dir()
-    store.save(2, state, record_of(2))
+    store.save(2, state, runs.record_of(2))
     store.close()
     assert find_damage(folder / "2") is None
 
@@ -130,7 +89,9 @@ def test_a_damaged_step_falls_back_loudly_and_can_be_saved_again(workdir, state,
 def test_readers_fall_back_without_touching_the_run(workdir, mesh, caplog):
     flip_byte(workdir / "checkpoints" / "2")
     assert load_weights(workdir, mesh).step == 1
-    assert latest_record(workdir) == record_of(1)
+    assert latest_record(workdir) == runs.record_of(2), "the record itself is intact"
+    (workdir / "checkpoints" / "2" / "run" / "metadata").write_text("{}")
+    assert latest_record(workdir) == runs.record_of(1)
     assert re.search("checkpoint of step 2 in .* is damaged", caplog.text)
     assert (workdir / "checkpoints" / "2").is_dir()
 
@@ -154,7 +115,7 @@ def test_a_half_written_step_is_passed_over(workdir):
 
 
 def test_keep_last_and_keep_every(tmp_path, state):
-    save_steps(tmp_path, state, range(1, 8), keep_last=2, keep_every=3)
+    runs.save_steps(tmp_path, state, range(1, 8), keep_last=2, keep_every=3)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [3, 6, 7]
 
@@ -165,7 +126,7 @@ def test_load_each_kind_of_weights(pristine, mesh, state):
         (load_weights(pristine, mesh, ema_rate=0.5), state.ema[1], "ema 0.5"),
         (load_weights(pristine, mesh, kind="raw"), state.params, "raw"),
     ):
-        assert (weights.name, weights.step, weights.config) == (name, 2, CONFIG)
+        assert (weights.name, weights.step, weights.config) == (name, 2, runs.CONFIG)
         jax.tree.map(np.testing.assert_array_equal, weights.params, expected)
 
 
@@ -178,7 +139,7 @@ def test_weights_are_read_split_over_the_mesh(pristine, state):
         assert leaf.sharding.is_equivalent_to(abstract.sharding, leaf.ndim)
         assert {shard.data.shape for shard in leaf.addressable_shards} == {abstract.sharding.shard_shape(leaf.shape)}
 
-    jax.tree.map(check, params, state.ema[0], abstract_state(CONFIG, mesh).params)
+    jax.tree.map(check, params, state.ema[0], abstract_state(runs.CONFIG, mesh).params)
     kernel = params["decoder"]["blocks"]["mlp"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size / 8
     with pytest.raises(UserError, match="heads=2 must be divisible by 8, the mesh's tensor devices"):
@@ -203,7 +164,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(workdir, state, monke
     store = CheckpointStore(workdir, keep_last=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"step 3 could not be written.* 0\.0 MiB are free.*steps \[1, 2\] are kept"):
-        store.save(3, state, record_of(3))
+        store.save(3, state, runs.record_of(3))
     store.close()
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
@@ -219,10 +180,10 @@ def test_one_process_at_a_time(workdir):
 def test_the_same_step_twice_is_saved_once_and_an_older_one_is_refused(workdir, state):
     store = CheckpointStore(workdir, keep_last=10)
     before = (workdir / "checkpoints" / "2" / "manifest.json").stat().st_mtime_ns
-    store.save(2, state, record_of(2))
-    store.save(5, state, record_of(5))
+    store.save(2, state, runs.record_of(2))
+    store.save(5, state, runs.record_of(5))
     with pytest.raises(UserError, match=r"step 4 could not be written.*step 5 exists and is not older"):
-        store.save(4, state, record_of(4))
+        store.save(4, state, runs.record_of(4))
     store.close()
     assert (workdir / "checkpoints" / "2" / "manifest.json").stat().st_mtime_ns == before
 
@@ -241,5 +202,5 @@ def test_a_step_may_be_saved_while_an_error_is_handled(tmp_path, state):
     try:
         raise ValueError("of somebody's first run")
     except ValueError:
-        save_steps(tmp_path, state, [1])
-    assert steps.saved_steps(tmp_path / "checkpoints") == [1]
+        runs.save_steps(tmp_path, state, [1])
+    assert saved_steps(tmp_path / "checkpoints") == [1]

@@ -2,7 +2,8 @@
 
 
 def array_files(step_folder):
-    return [path for path in sorted((step_folder / "state").rglob("*")) if path.is_file() and path.stat().st_size]
+    """Files of the first average, which both readers and a resumed run need."""
+    return [path for path in sorted((step_folder / "ema_0").rglob("*")) if path.is_file() and path.stat().st_size]
 
 
 def flip_byte(step_folder):

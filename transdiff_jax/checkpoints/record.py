@@ -1,14 +1,18 @@
 """The record of a run, which each checkpoint holds beside the arrays."""
 
 import dataclasses
-
-import orbax.checkpoint as ocp
+from pathlib import Path
 
 from transdiff_jax.config import Config, make_config
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.json_files import JsonError, read_json
 
 FOLDER = "checkpoints"  # of a workdir
-STATE, RUN = "state", "run"  # the two items of a step
+MOST_SECONDS = 1e12  # of training
+RUN = "run"  # the item of a step
+RECORD = f"{RUN}/metadata"  # its file, as Orbax names it
 NO_DATA: Json = {}  # data state of weights that were not trained here: they can be sampled, but not resumed
 
 
@@ -31,17 +35,37 @@ class RunRecord:
         }
 
     @classmethod
-    def from_json(cls, value: Json) -> "RunRecord":
+    def from_json(cls, value: object) -> "RunRecord":
         """The record that `to_json` wrote.
 
         Raises:
-            UserError: the configuration has fields that this version does not know.
+            DamageError: the value is no record, or its configuration is not one of this version.
         """
-        names = tuple(value.get("class_names", ()))  # checkpoints of version 0.1 have none
-        return cls(make_config(value["config"]), value["data"], value["train_seconds"], names)
+        if not isinstance(value, dict):
+            raise DamageError("the record is not a JSON object")
+        names = value.get("class_names", [])  # checkpoints of version 0.1 have none
+        config, data, seconds = (value.get(name) for name in ("config", "data", "train_seconds"))
+        if not isinstance(config, dict) or not isinstance(data, dict):
+            raise DamageError("the record has no configuration or no data state")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < MOST_SECONDS:
+            raise DamageError("the record has no training time")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DamageError("the record's class_names are no list of names")
+        try:
+            return cls(make_config(config), data, float(seconds), tuple(names))
+        except UserError as error:
+            raise DamageError(f"the record's {error}") from None
 
 
-def read_record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
-    """The record of a step."""
-    restored = manager.restore(step, args=ocp.args.Composite(**{RUN: ocp.args.JsonRestore()}))
-    return RunRecord.from_json(restored[RUN])
+def read_record(step_folder: Path) -> RunRecord:
+    """The record of a step.
+
+    Raises:
+        DamageError: there is none.
+    """
+    try:
+        return RunRecord.from_json(read_json(step_folder / RECORD))
+    except FileNotFoundError:
+        raise DamageError(f"{RECORD} is missing") from None
+    except JsonError as error:
+        raise DamageError(f"{RECORD} {error}") from None

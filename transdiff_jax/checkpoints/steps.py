@@ -1,57 +1,61 @@
 """Finds the step of a run's checkpoints that counts: the newest whose files match its manifest."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import TypeVar
 
-import numpy as np
 from absl import logging
 
+from transdiff_jax.checkpoints.checks import check_step
+from transdiff_jax.checkpoints.step_names import saved_steps, warn_of_others
 from transdiff_jax.errors import UserError
-from transdiff_jax.parallel.processes import in_first_process
-from transdiff_jax.storage.checksums import find_damage
+from transdiff_jax.storage.checksums import DamageError
 
 DAMAGED_FOLDER = "damaged"
-_NONE = -1
+Checked = TypeVar("Checked")
 
 
-@overload
-def agreed(find: Callable[[], int]) -> int: ...
-@overload
-def agreed(find: Callable[[], int | None]) -> int | None: ...
-def agreed(find: Callable[[], int | None]) -> int | None:
-    """In all processes what `find` returns in the first, because each may see another state of the file system."""
+def newest_intact(
+    folder: Path, steps: Sequence[int], check: Callable[[Path], Checked]
+) -> tuple[Checked | None, dict[int, str]]:
+    """The newest step that `check` accepts.
 
-    def encoded() -> np.ndarray:
-        step = find()
-        return np.array([_NONE if step is None else step])
+    Args:
+        folder: the run's checkpoints.
+        steps: in ascending order.
+        check: called with a step's folder; raises `DamageError`.
 
-    (step,) = in_first_process(encoded, 1, np.int32)
-    return None if step == _NONE else int(step)
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """The committed steps in ascending order, intact or not."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
-def to_read(folder: Path, asked: int | None = None) -> int:
-    """The newest intact step, or step `asked` if it is intact; changes nothing.
-
-    Raises:
-        UserError: there is no such step.
+    Returns:
+        What `check` returned for that step (None if all are damaged), and what is wrong with each newer step.
     """
-    if asked is not None:
-        if asked not in saved_steps(folder):
-            raise UserError(f"{folder} holds no checkpoint of step {asked}; choose one of {saved_steps(folder)}")
-        if damage := find_damage(folder / str(asked)):
-            raise UserError(f"the checkpoint of step {asked} in {folder} is damaged ({damage}); choose another step")
-        return asked
-    step, damaged = _newest_intact(folder)
-    if step is None:
-        raise UserError(f"{folder} holds no intact checkpoint (damaged ones: {sorted(damaged)}); train there first")
-    return step
+    damaged: dict[int, str] = {}
+    for step in reversed(steps):
+        try:
+            return check(folder / str(step)), damaged
+        except DamageError as damage:
+            logging.warning(
+                "checkpoint of step %d in %s is damaged (%s), trying the one before it", step, folder, damage
+            )
+            damaged[step] = str(damage)
+    return None, damaged
+
+
+def nothing_intact(folder: Path, damaged: dict[int, str], advice: str) -> UserError:
+    """The error if no step can be used.
+
+    Args:
+        folder: the run's checkpoints.
+        damaged: what is wrong with each step, the newest first.
+        advice: what to do.
+    """
+    if not damaged:
+        return UserError(f"{folder} holds no checkpoint; {advice}")
+    newest = max(damaged)
+    return UserError(
+        f"{folder} holds no intact checkpoint: all of steps {sorted(damaged)} are damaged (step {newest}: "
+        f"{damaged[newest]}); {advice}"
+    )
 
 
 def to_resume(folder: Path) -> int | None:
@@ -60,15 +64,14 @@ def to_resume(folder: Path) -> int | None:
     Raises:
         UserError: there are steps, but all are damaged.
     """
-    step, damaged = _newest_intact(folder)
-    if step is None and damaged:
-        raise UserError(
-            f"{folder} holds no intact checkpoint: all of steps {sorted(damaged)} are damaged; move the folder away to "
-            "start from scratch"
-        )
+    warn_of_others(folder)
+    steps = saved_steps(folder)
+    intact, damaged = newest_intact(folder, steps, check_step)
+    if intact is None and damaged:
+        raise nothing_intact(folder, damaged, "move the folder away to start from scratch")
     for number in damaged:
         _set_aside(folder, number)
-    return step
+    return max((step for step in steps if step not in damaged), default=None)
 
 
 def _set_aside(folder: Path, step: int) -> None:
@@ -78,15 +81,3 @@ def _set_aside(folder: Path, step: int) -> None:
     target.parent.mkdir(exist_ok=True)
     shutil.move(folder / str(step), target)
     logging.warning("moved the damaged checkpoint of step %d to %s", step, target)
-
-
-def _newest_intact(folder: Path) -> tuple[int | None, list[int]]:
-    """The newest step whose files match its manifest, and the damaged steps that are newer."""
-    damaged = []
-    for step in reversed(saved_steps(folder)):
-        damage = find_damage(folder / str(step))
-        if damage is None:
-            return step, damaged
-        logging.warning("checkpoint of step %d in %s is damaged (%s), trying the one before it", step, folder, damage)
-        damaged.append(step)
-    return None, damaged

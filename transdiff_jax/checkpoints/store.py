@@ -13,21 +13,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
 
-from transdiff_jax.checkpoints import steps
-from transdiff_jax.checkpoints.record import FOLDER, RUN, STATE, RunRecord, read_record
+from transdiff_jax.checkpoints import items
+from transdiff_jax.checkpoints.record import FOLDER, RUN, RunRecord, read_record
+from transdiff_jax.checkpoints.step_names import StepNames, saved_steps
+from transdiff_jax.checkpoints.steps import to_resume
 from transdiff_jax.errors import UserError
-from transdiff_jax.parallel.processes import do_in_first_process
+from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
 from transdiff_jax.storage.checksums import write_manifest
 from transdiff_jax.storage.files import lock
 
 LOCK = ".lock"
-State = TypeVar("State")  # a tree of arrays
+_NONE = -1
 
 
 class _Manager(ocp.CheckpointManager):
@@ -67,11 +69,12 @@ class CheckpointStore:
             max_to_keep=keep_last,
             keep_period=keep_every or None,
             cleanup_tmp_directories=True,
-            # A network file system may show each process another list, and all must save the same steps.
+            step_name_format=StepNames(),
             single_host_load_and_broadcast=True,
+            lightweight_initialize=True,  # times of steps are not needed, and their file may be damaged
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier),
         )
-        self._manager = _Manager(self.folder.absolute(), item_names=(STATE, RUN), options=options)
+        self._manager = _Manager(self.folder.absolute(), options=options)
 
     def _take_lock(self, workdir: Path) -> None:
         self._lock = lock(workdir / LOCK)
@@ -84,25 +87,29 @@ class CheckpointStore:
     def newest_intact(self) -> int | None:
         """The step to resume from, or None for a run without checkpoints; the same in all processes.
 
-        Damaged steps that are newer are moved to `workdir`/damaged, so that the run can save them again.
+        DamageError steps that are newer are moved to `workdir`/damaged, so that the run can save them again.
 
         Raises:
             UserError: there are steps, but all are damaged.
         """
-        step = steps.agreed(lambda: steps.to_resume(self.folder))
+
+        def encoded() -> np.ndarray:
+            step = to_resume(self.folder)
+            return np.array([_NONE if step is None else step])
+
+        (step,) = in_first_process(encoded, 1, np.int32)
         self._manager.reload()
-        return step
+        return None if step == _NONE else int(step)
 
     def read_record(self, step: int) -> RunRecord:
-        """Configuration and data state of a step."""
-        return read_record(self._manager, step)
+        """Configuration and data state of an intact step."""
+        return read_record(self.folder / str(step))
 
-    def read_state(self, step: int, abstract: State) -> State:
+    def read_state(self, step: int, abstract: items.State) -> items.State:
         """The arrays of a step, with the shapes, dtypes and shardings of `abstract`."""
-        args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(abstract)})
-        return self._manager.restore(step, args=args)[STATE]
+        return items.read_state(self.folder / str(step), abstract)
 
-    def save(self, step: int, state: PyTree, record: RunRecord) -> None:
+    def save(self, step: int, state: items.RunState, record: RunRecord) -> None:
         """Starts saving a step; waits only for the previous save and for the copy to host memory.
 
         Raises:
@@ -114,12 +121,13 @@ class CheckpointStore:
         self._saving = step
         do_in_first_process(lambda: self._check_space(state))
         with self._write_errors():
-            args = {STATE: ocp.args.StandardSave(state), RUN: ocp.args.JsonSave(record.to_json())}
-            written = self._manager.save(step, args=ocp.args.Composite(**args))
+            arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.split(state).items()}
+            args = ocp.args.Composite(**arrays, **{RUN: ocp.args.JsonSave(record.to_json())})
+            written = self._manager.save(step, args=args)
         if not written:
             raise self._not_written(f"step {self._manager.latest_step()} exists and is not older")
 
-    def _check_space(self, state: PyTree) -> None:
+    def _check_space(self, state: items.RunState) -> None:
         """Raises a UserError, before anything is written, if the disk has no space for the step."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
@@ -127,7 +135,7 @@ class CheckpointStore:
             raise self._not_written(f"it needs {needed / 2**20:.1f} MiB, but {free / 2**20:.1f} MiB are free")
 
     def _not_written(self, reason: str) -> UserError:
-        kept = steps.saved_steps(self.folder)
+        kept = saved_steps(self.folder)
         return UserError(
             f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); free space or fix "
             f"permissions and start again: steps {kept} are kept"

@@ -1,20 +1,19 @@
 """Reads a trained run: one set of its weights, or its record. Changes nothing there."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
-import jax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from transdiff_jax.checkpoints import steps
-from transdiff_jax.checkpoints.record import FOLDER, RUN, STATE, RunRecord, read_record
+from transdiff_jax.checkpoints.items import PARAMS, average, check_shapes, read_params
+from transdiff_jax.checkpoints.reading import Step, read_step
+from transdiff_jax.checkpoints.record import FOLDER, RunRecord
 from transdiff_jax.config import Config
-from transdiff_jax.config.schema import TrainConfig
+from transdiff_jax.config.schema import ModelConfig, TrainConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.params import Params, abstract_params
-from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.model.params import AbstractParams, Params, abstract_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,40 +48,54 @@ def load_weights(
     Raises:
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
-    folder = _existing_folder(workdir)
-    step = steps.agreed(lambda: steps.to_read(folder, step))
-    with _reader(folder) as manager:
-        record = read_record(manager, step)
-        config = record.config
-        abstract = abstract_params(config.model, mesh)
-        if kind == "raw":
-            name, index, wanted = "raw", None, {"params": abstract}
-        else:
-            index = _ema_index(config.train, ema_rate, workdir)
-            name = f"ema {config.train.ema_rates[index]}"
-            # Placeholders stand for the averages that are not read.
-            unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract)
-            wanted = {"ema": tuple(abstract if i == index else unread for i in range(len(config.train.ema_rates)))}
-        restore = ocp.args.PyTreeRestore(
-            wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-        )
-        state = manager.restore(step, args=ocp.args.Composite(**{STATE: restore}))[STATE]
-    params = state["params"] if index is None else state["ema"][index]
-    return Weights(config, params, name, step, sha256(folder / str(step) / MANIFEST), record.class_names)
+    reader = _ParamsReader(workdir, mesh, kind, ema_rate)
+    found, params = read_step(_existing_folder(workdir), step, reader.items, reader.fits, reader.read)
+    record = found.record
+    name = reader.name(record.config.train)
+    return Weights(record.config, params, name, found.number, found.manifest.sha256, record.class_names)
 
 
 def latest_record(workdir: Path) -> RunRecord:
-    """The record of a run's newest intact checkpoint; raises like `load_weights`."""
+    """The record of a run's newest intact checkpoint; raises like `load_weights`, and reads no weights."""
     folder = _existing_folder(workdir)
-    with _reader(folder) as manager:
-        return read_record(manager, steps.agreed(lambda: steps.to_read(folder)))
+    step, _ = read_step(folder, None, lambda record: (), lambda step: None, lambda step: None)
+    return step.record
 
 
-def _reader(folder: Path) -> ocp.CheckpointManager:
-    """A manager that reads parts of a checkpoint and changes nothing."""
-    handlers = {STATE: ocp.PyTreeCheckpointHandler(), RUN: ocp.JsonCheckpointHandler()}
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+@dataclasses.dataclass(frozen=True)
+class _ParamsReader:
+    """Reads one set of weights from a step, as `read_step` asks for it."""
+
+    workdir: Path
+    mesh: Mesh
+    kind: Literal["ema", "raw"]
+    ema_rate: float | None
+
+    def name(self, train: TrainConfig) -> str:
+        return "raw" if self.kind == "raw" else f"ema {train.ema_rates[self._index(train)]}"
+
+    def items(self, record: RunRecord) -> tuple[str]:
+        train = record.config.train
+        return (PARAMS if self.kind == "raw" else average(self._index(train)),)
+
+    def _index(self, train: TrainConfig) -> int:
+        rates = train.ema_rates
+        if self.ema_rate is not None and self.ema_rate not in rates:
+            raise UserError(f"{self.workdir} has no average of rate {self.ema_rate}; choose one of the rates {rates}")
+        return 0 if self.ema_rate is None else rates.index(self.ema_rate)
+
+    def fits(self, step: Step) -> None:
+        check_shapes(step.folder, *self.items(step.record), _abstract(step.record.config.model, self.mesh))
+
+    def read(self, step: Step) -> Params:
+        config = step.record.config
+        (item,) = self.items(step.record)
+        return read_params(step.folder, item, _abstract(config.model, self.mesh), len(config.train.ema_rates))
+
+
+@functools.lru_cache(maxsize=1)  # the first process needs it twice, and tracing the model takes most of a small read
+def _abstract(model: ModelConfig, mesh: Mesh) -> AbstractParams:
+    return abstract_params(model, mesh)
 
 
 def _existing_folder(workdir: Path) -> Path:
@@ -90,10 +103,3 @@ def _existing_folder(workdir: Path) -> Path:
     if not folder.is_dir():
         raise UserError(f"{workdir} holds no checkpoints: there is no folder {folder}; train first or name another run")
     return folder
-
-
-def _ema_index(train: TrainConfig, rate: float | None, workdir: Path) -> int:
-    rates = train.ema_rates
-    if rate is not None and rate not in rates:
-        raise UserError(f"{workdir} has no average of rate {rate}; choose one of the rates {rates}")
-    return 0 if rate is None else rates.index(rate)

@@ -2,13 +2,13 @@
 
 import concurrent.futures
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import write_json
+from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
 
 MANIFEST = "manifest.json"
 THREADS = 8
@@ -40,6 +40,72 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, dict(zip(files, _digests(files.values()), strict=True)))
 
 
+class DamageError(ValueError):
+    """Files are not what was written. The message says in a few words what is wrong."""
+
+
+class Manifest(NamedTuple):
+    """The content of a manifest."""
+
+    digests: dict[str, str]  # of the files, by name
+    sha256: str  # of the manifest itself, which identifies the exact files
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        DamageError: it is missing, or is no manifest.
+        UserError: it cannot be read, which says nothing about its content.
+    """
+    path = folder / MANIFEST
+    try:
+        data = read_bytes(path)
+        digests = parse_json(data)
+    except FileNotFoundError:
+        raise DamageError(f"{MANIFEST} is missing") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except JsonError as error:
+        raise DamageError(f"{MANIFEST} {error}") from None
+    if not isinstance(digests, dict) or not all(map(_is_entry, digests.items())):
+        raise DamageError(f"{MANIFEST} does not list files and their digests")
+    if not digests:
+        raise DamageError(f"{MANIFEST} lists no files")
+    return Manifest(digests, hashlib.sha256(data).hexdigest())
+
+
+def _is_entry(entry: tuple[str, object]) -> bool:
+    name, digest = PurePosixPath(entry[0]), entry[1]
+    inside = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
+    return inside and isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Reads files and compares their digests.
+
+    Args:
+        folder: where the files are.
+        digests: of the files, by name.
+
+    Raises:
+        DamageError: a file is missing or has changed.
+        UserError: a file exists but cannot be read, which says nothing about its content.
+    """
+    for name in digests:
+        if not (folder / name).is_file():
+            raise DamageError(f"{name} is missing")
+    try:
+        found = _digests(folder / name for name in digests)
+    except FileNotFoundError as error:
+        raise DamageError(f"{Path(error.filename).relative_to(folder)} is missing") from None
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for (name, expected), digest in zip(digests.items(), found, strict=True):
+        if digest != expected:
+            raise DamageError(f"{name} has changed")
+
+
 def find_damage(folder: Path) -> str | None:
     """Says in a few words what is wrong with a folder; None if no file has changed since it was written.
 
@@ -47,21 +113,10 @@ def find_damage(folder: Path) -> str | None:
         UserError: a file exists but cannot be read, which says nothing about its content.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name in manifest:
-            if not (folder / name).is_file():
-                return f"{name} is missing"
-        found = zip(manifest.items(), _digests(folder / name for name in manifest), strict=True)
-        for (name, expected), digest in found:
-            if digest != expected:
-                return f"{name} has changed"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    except (ValueError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read ({error})"
-    return None if manifest else f"{MANIFEST} lists no files"
+        check_files(folder, read_manifest(folder).digests)
+    except DamageError as damage:
+        return str(damage)
+    return None
 
 
 def intact_files(folder: Path, accepted: Mapping[str, Collection[str]]) -> dict[str, str]:

@@ -4,7 +4,6 @@ A folder holds weights/ (Orbax), one JSON file that describes them, and manifest
 folder without it is incomplete.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.checksums import find_damage, write_manifest
+from transdiff_jax.storage.checksums import DamageError, check_files, read_manifest, write_manifest
 from transdiff_jax.storage.files import Json, write_json
+from transdiff_jax.storage.json_files import JsonError, read_json_object
 
 FrozenParams = dict[str, Any]  # a tree of arrays by name
 WEIGHTS = "weights"
@@ -55,15 +55,19 @@ def read_note(folder: Path, note_name: str, network: str) -> Json:
     Raises:
         UserError: a file has changed or is missing, or the folder belongs to another network.
     """
-    damage = find_damage(folder)
-    if damage is None and not (folder / note_name).is_file():
-        damage = f"{note_name} is missing"
-    if damage is not None:
-        raise UserError(
-            f"{folder} does not hold intact {network} weights ({damage}); make them again with transdiff convert in a "
-            "new or empty folder"
-        )
-    return json.loads((folder / note_name).read_text())
+    try:
+        check_files(folder, read_manifest(folder).digests)
+        if not (folder / note_name).is_file():
+            raise DamageError(f"{note_name} is missing")
+        return read_json_object(folder / note_name)
+    except JsonError as error:
+        damage = f"{note_name} {error}"
+    except DamageError as error:
+        damage = str(error)
+    raise UserError(
+        f"{folder} does not hold intact {network} weights ({damage}); make them again with transdiff convert in a "
+        "new or empty folder"
+    )
 
 
 def restore_frozen(folder: Path, shapes: FrozenParams) -> FrozenParams:

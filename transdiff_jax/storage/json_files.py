@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 
 MOST_BYTES = 2**26  # a larger file is no record of ours, and would fill the memory
@@ -23,12 +24,7 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> object:
         JsonError: the file is no regular file, too large, not UTF-8, not JSON, or nested too deeply.
         OSError: the file is missing or cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise JsonError("is not a file")
-    size = path.stat().st_size
-    if size > most_bytes:
-        raise JsonError(f"holds {size} bytes, more than the {most_bytes} that are read")
-    return parse_json(path.read_bytes())
+    return parse_json(read_bytes(path, most_bytes))
 
 
 def read_json_object(path: Path, most_bytes: int = MOST_BYTES) -> Json:
@@ -37,6 +33,21 @@ def read_json_object(path: Path, most_bytes: int = MOST_BYTES) -> Json:
     if not isinstance(value, dict):
         raise JsonError(f"holds {_kind(value)}, not a JSON object")
     return value
+
+
+def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        JsonError: it is no regular file, or too large.
+        OSError: it is missing or cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise JsonError("is not a file")
+    size = path.stat().st_size
+    if size > most_bytes:
+        raise JsonError(f"holds {size} bytes, more than the {most_bytes} that are read")
+    return path.read_bytes()
 
 
 def parse_json(data: bytes) -> object:
@@ -53,6 +64,11 @@ def parse_json(data: bytes) -> object:
         raise JsonError("is nested too deeply") from None
     except ValueError as error:
         raise JsonError(f"is not JSON ({error})") from None
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a file that exists but cannot be read."""
+    return UserError(f"{error.filename or path} cannot be read: {error.strerror or error}")
 
 
 def _kind(value: object) -> str:
