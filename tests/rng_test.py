@@ -45,3 +45,9 @@ def test_default_generator_does_not_matter(implementation):
         key = rng.key(3, rng.NOISE, 7)
     assert str(jax.random.key_impl(key)) == "threefry2x32"
     assert bits(key) == (3340701027, 1314122374)
+
+
+def test_another_generator_has_another_kind_of_key():
+    first, again, other = (rng.key(3, rng.DROPOUT, index, kind="rbg") for index in (7, 7, 8))
+    assert str(jax.random.key_impl(first)) == "rbg"
+    assert bits(first) == bits(again) != bits(other)

@@ -5,6 +5,7 @@ number), so restarts, batch sizes and device counts cannot change what is drawn.
 """
 
 import zlib
+from typing import Literal
 
 import jax
 from jax import Array
@@ -23,18 +24,25 @@ DATA = "data"
 GROUPS = "groups"
 
 
-def key(seed: int | Int[Array, ""], stream: str, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
+def key(
+    seed: int | Int[Array, ""],
+    stream: str,
+    index: int | Int[Array, ""] = 0,
+    *,
+    kind: Literal["threefry", "rbg"] = "threefry",
+) -> Key[Array, ""]:
     """The key of one draw.
 
     Args:
         seed: of the run or of the sample set; may be traced.
         stream: the use of randomness, one of the names above.
         index: training step or sample index; may be traced.
+        kind: the generator that will use the key. What "rbg" draws differs between kinds of hardware.
 
     Returns:
-        A typed Threefry key. It is the same on every platform and does not depend on JAX's default generator.
+        A typed key. It is the same on every platform and does not depend on JAX's default generator.
     """
-    root = jax.random.key(seed, impl="threefry2x32")
+    root = jax.random.key(seed, impl="threefry2x32" if kind == "threefry" else "rbg")
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(stream.encode())), index)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -247,7 +248,10 @@ def test_dropout_is_on_in_training():
     dropping = tiny_config(model={"heads": 4, "dropout": 0.5})
     _, [dropped] = run(dropping, [make_batch(dropping)])
     _, [kept] = run(ONE_STEP, [make_batch(dropping)])
-    assert abs(dropped["loss"] - kept["loss"]) > 1e-2
+    by_hardware = tiny_config(model={"heads": 4, "dropout": 0.5}, train={"dropout_rng": "rbg"})
+    _, [otherwise] = run(by_hardware, [make_batch(dropping)])
+    for one, other in itertools.combinations((dropped, kept, otherwise), 2):
+        assert abs(one["loss"] - other["loss"]) > 1e-2
 
 
 def test_bfloat16_compute_keeps_float32_state():

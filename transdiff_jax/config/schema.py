@@ -118,6 +118,9 @@ class TrainConfig:
     accumulation: int = 1  # micro-batches that a step's rows are split into; gradients are averaged
     steps: int = 1000
     ema_rates: tuple[float, ...] = (0.9999,)  # sampling uses the first one by default
+    # Of dropout's masks. "threefry" draws the same on all hardware, and each device draws for its own rows. "rbg" is
+    # the hardware's own generator; every device draws for all rows, so it can only help a few devices.
+    dropout_rng: Literal["threefry", "rbg"] = "threefry"
     only: Literal["all", "decoder"] = "all"  # "decoder" freezes the semantic encoder
     init_from: str = ""  # workdir of another run to take weights from (fine-tuning); empty: from scratch
     init_weights: Literal["ema", "raw"] = "ema"  # which weights of init_from

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Key, UInt32
 LEVELS = 256  # values of a byte
 BLOCK = 8  # bytes in a block of random bits: two words of four bytes
 
+Words = tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]
+
 
 def dropped_levels(rate: float) -> int:
     """The number of byte values, of 256, that drop an element: the rate is rounded to a multiple of 1/256.
@@ -39,25 +41,33 @@ def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[
         rate: as in `dropped_levels`.
         shape: of the mask, with at least one axis.
     """
-    *lead, last = shape
-    blocks = -(-last // BLOCK)
+    # The elements of a block lie along the last axis but one. The last axis stays whole, which is what vector units
+    # read, and it may be split over devices.
+    *lead, size, last = shape if len(shape) > 1 else (*shape, 1)
+    blocks = (*lead, -(-size // BLOCK), last)
     draw = _threefry_words if jax.random.key_impl(key) == "threefry2x32" else _words
-    levels = jax.lax.bitcast_convert_type(draw(key, (*lead, blocks)), jnp.uint8)
-    return levels.reshape(*lead, blocks * BLOCK)[..., :last] >= dropped_levels(rate)
+    # The barrier keeps the compiler from drawing a block again for each of its elements.
+    first, second = (word[..., None, :] for word in jax.lax.optimization_barrier(draw(key, blocks)))
+    byte = jnp.arange(BLOCK, dtype=jnp.uint32)[:, None]
+    levels = (jnp.where(byte < 4, first, second) >> (byte % 4 * 8)) % LEVELS
+    padded = levels.reshape(*lead, blocks[-2] * BLOCK, last)
+    return (padded[..., :size, :] >= dropped_levels(rate)).reshape(shape)
 
 
-def _words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
-    return jax.random.bits(key, (*shape, 2), jnp.uint32)
+def _words(key: Key[Array, ""], shape: tuple[int, ...]) -> Words:
+    first, second = jax.random.bits(key, (2, *shape), jnp.uint32)
+    return first, second
 
 
-def _threefry_words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+def _threefry_words(key: Key[Array, ""], shape: tuple[int, ...]) -> Words:
     """Both words of each block. `jax.random.bits` folds the two into one, which takes twice as many blocks."""
     rest = shape[1:]
     # A block's number has two words: its row, and its place in the row. One word could overflow.
     row = jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
     place = jnp.broadcast_to(jnp.arange(math.prod(rest), dtype=jnp.uint32).reshape(1, *rest), shape)
     words = [jnp.broadcast_to(word, shape) for word in jax.random.key_data(key)]
-    return jnp.stack(threefry2x32_p.bind(*words, row, place), axis=-1)
+    first, second = threefry2x32_p.bind(*words, row, place)
+    return first, second
 
 
 class Dropout(nn.Module):

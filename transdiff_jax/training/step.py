@@ -161,7 +161,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, T
     def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
         posterior_key = rng.key(config.seed, rng.POSTERIOR, state.step)
-        dropout_key = rng.key(config.seed, rng.DROPOUT, state.step)
+        dropout_key = rng.key(config.seed, rng.DROPOUT, state.step, kind=config.train.dropout_rng)
         draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
         with axes.over(mesh):
             # Cached moments save the tokenizer's encoder.
