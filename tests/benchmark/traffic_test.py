@@ -59,6 +59,7 @@ ENTRY %main (w: f32[4,512,512], x: f32[512,1536], y: f32[512,512], b: f32[512], 
   %slice_fusion = bf16[512,512]{1,0} fusion(%w.3, %i.3), kind=kLoop, calls=%sliced
   %split_fusion = (f32[512,512]{1,0}, f32[512,512]{1,0}) fusion(%x.3), kind=kLoop, calls=%split
   %update_fusion = f32[4,512,512]{2,1,0} fusion(%w.3, %y, %i.3), kind=kLoop, calls=%updated
+  %beside = ((f32[4,512,512]{2,1,0}, s32[]), bf16[512,512]{1,0}, u32[]) fusion-start(%w.3, %i.3), calls=%sliced
   %nested_fusion = f32[512]{0} fusion(%y, %b.3, %y), kind=kInput, calls=%nested
   %slice = f32[1,512,512]{2,1,0} dynamic-slice(%w.3, %i.3, %i.3, %i.3), dynamic_slice_sizes={1,512,512}
   %update = f32[4,512,512]{2,1,0} dynamic-update-slice(%w.3, %slice, %i.3, %i.3, %i.3)
@@ -76,6 +77,7 @@ ENTRY %main (w: f32[4,512,512], x: f32[512,1536], y: f32[512,512], b: f32[512], 
         ("slice_fusion", 1, 0.5),  # of the weights one layer
         ("split_fusion", 2, 2),  # two of three
         ("update_fusion", 1, 1),  # in place
+        ("beside", 1, 0.5),
         ("nested_fusion", 0.125, 0),  # an eighth of y, once
         ("slice", 1, 1),
         ("update", 1, 1),

@@ -114,6 +114,7 @@ def shape_bytes(shape: str) -> list[int]:
 def _instruction(match: re.Match[str]) -> Instruction:
     root, name, shape, opcode, rest = match.groups()
     called = tuple(name.strip(" %{}") for group in _CALLED.findall(rest) for name in group.split(","))
+    opcode = "fusion" if opcode == "fusion-start" else opcode  # one that runs beside others does the same work
     trips = _TRIPS.search(rest) if opcode == "while" else None
     operands = tuple(_NAME.findall(_inside(rest)))
     return Instruction(name, shape, opcode, operands, rest, called, int(trips[1]) if trips else None, bool(root))
