@@ -134,6 +134,7 @@ def end_of(process, signalled, log):
         ("exit 2", None, 2, False),
         ("while :; do sleep 0.05; done", "shell", 0, True),  # the time limit
         ("while :; do sleep 0.05; done", "task", 0, True),  # preemption
+        ('trap "exit 143" TERM; while :; do sleep 0.05; done', "shell", 143, True),  # before the first step
     ],
 )
 def test_a_slurm_job_that_is_stopped_queues_itself_again(tmp_path, ending, signalled, code, requeued):

@@ -44,4 +44,4 @@ def main(arguments):
 if __name__ == "__main__":
     # The settings of the tests ask for eight devices, which is right only for a process on its own.
     jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
-    app.run(main, flags.FlagValues(), files=True, several=True, stops_together=True)
+    app.run(main, flags.FlagValues(), files=True, several=True)

@@ -87,7 +87,7 @@ def test_a_tpu_without_a_metadata_server_is_on_its_own(monkeypatch, error):
 def test_a_process_on_its_own_joins_nothing(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: pytest.fail("it waited for others"))
     for environment in ({}, ASKED | {"TRANSDIFF_PROCESSES": "1", "TRANSDIFF_PROCESS": "0"}):
-        assert not job.join(environment, stops_together=True)
+        assert not job.join(environment)
 
 
 @pytest.mark.parametrize("process", [0, 1])
@@ -95,7 +95,7 @@ def test_a_job_whose_processes_do_not_come_is_given_up_in_one_line(process):
     asked = {"TRANSDIFF_COORDINATOR": "localhost:1", "TRANSDIFF_PROCESSES": "2", "TRANSDIFF_START_TIMEOUT": "1"}
     if process == 0:
         asked["TRANSDIFF_COORDINATOR"] = f"localhost:{20000 + os.getpid() % 10000}"
-    code = "import os; from transdiff_jax.parallel import job; job.join(os.environ, stops_together=True)"
+    code = "import os; from transdiff_jax.parallel import job; job.join(os.environ)"
     began = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,9 +1,8 @@
 """Starts and ends every command line: flags, log format, and one line with exit code 2 for what a user can fix."""
 
-import errno
 import functools
-import logging as python_logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,23 +10,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from transdiff_jax.cli.explanations import explain
+from transdiff_jax.cli.log_lines import log_warnings_only, set_up_logging
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.config.build import check_fields
 from transdiff_jax.errors import UserError
-from transdiff_jax.parallel import job, libtpu
+from transdiff_jax.parallel import job, libtpu, progress, signals
 from transdiff_jax.storage.paths import user_path
 
 USER_ERROR_CODE = 2
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# The errors of these libraries reach us as exceptions, so their messages would say things twice.
-_SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
-# These libraries log about themselves at the level INFO.
-_TALKATIVE_LIBRARIES = {"grain", "jax", "etils"}
-# When another process of the job ends, a collective or the coordination service raises an error with one of these.
-_LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "barrier")
 
 
 def run(
@@ -36,7 +30,7 @@ def run(
     *,
     files: bool = False,
     several: bool = False,
-    stops_together: bool = False,
+    rerun: str = "starts again",
 ) -> None:
     """Parses the command line into `flag_values`, calls `main` and exits.
 
@@ -47,14 +41,15 @@ def run(
         flag_values: its flags.
         files: whether it takes file names beside flags; `main` is then called with their list.
         several: whether processes of one job may share the work (`transdiff_jax.parallel.job`).
-        stops_together: whether these processes agree on when to stop after SIGTERM.
+        rerun: what the same command does after a signal has ended this one.
     """
-    _set_up_logging()
+    signals.end_on_signals(functools.partial(_last_line, rerun), job.leave)
+    set_up_logging()
     libtpu.set_up(os.environ)
 
     def start(argv: list[str]) -> None:
         command = functools.partial(main, argv[1:]) if files else main
-        _guarded(functools.partial(_in_job, command, stops_together) if several else command)
+        _guarded(functools.partial(_in_job, command) if several else command)
 
     app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
 
@@ -128,9 +123,13 @@ def _is_flagged(unknown: str, argv: list[str]) -> bool:
     return any(key in argument.partition("=")[0].split(".") for argument in argv)
 
 
-def _in_job(command: Callable[[], None], stops_together: bool) -> None:
-    if job.join(os.environ, stops_together=stops_together) and jax.process_index():
-        _log_warnings_only(f"process {jax.process_index()}: ")
+def _last_line(rerun: str, number: signal.Signals) -> str:
+    return f"stopped by {number.name}: {progress.reached()}; the same command {rerun}"
+
+
+def _in_job(command: Callable[[], None]) -> None:
+    if job.join(os.environ) and jax.process_index():
+        log_warnings_only(f"process {jax.process_index()}: ")
     command()
 
 
@@ -140,12 +139,9 @@ def _guarded(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except Exception as error:
-        message = _explain(error)
+        message = explain(error)
         if message is not None:
             fail(message)
-        _crash()
-        raise
-    except KeyboardInterrupt:
         _crash()
         raise
 
@@ -155,72 +151,3 @@ def _crash() -> None:
     if jax.distributed.is_initialized():
         traceback.print_exc()
         job.end(1)
-
-
-def _explain(error: BaseException | None) -> str | None:
-    """Says what a user can do about an error of the machine; None if a user can do nothing."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return f"no space left to write {error.filename or 'a file'} ({error.strerror}): free some and run again"
-        if isinstance(error, OSError) and error.filename is not None:
-            return f"{error.filename}: {error.strerror}"
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            return (
-                "the device's memory is too small: lower the batch size, raise config.train.accumulation, set "
-                f"config.model.remat=full or shard over more devices ({str(error).splitlines()[0]})"
-            )
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in _LOST):
-            return f"another process of the job ended; its output says why ({str(error).splitlines()[0][:200]})"
-        error = error.__cause__ or error.__context__
-    return None
-
-
-class _OwnMessages(python_logging.Filter):
-    """Passes our messages, and those of other libraries that matter to a user.
-
-    All log through absl's one logger, so only the place of the call tells them apart.
-    """
-
-    def filter(self, record: python_logging.LogRecord) -> bool:
-        library = _library(Path(record.pathname))
-        if library in _SILENT_LIBRARIES:
-            return False
-        return library not in _TALKATIVE_LIBRARIES or record.levelno >= python_logging.WARNING
-
-
-def _library(path: Path) -> str:
-    """The installed package that a source file belongs to; for other files, the name of their folder."""
-    for index, part in enumerate(path.parts):
-        if part in ("site-packages", "dist-packages"):
-            return path.parts[index + 1]
-    return path.parent.name
-
-
-def _set_up_logging() -> None:
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold(logging.INFO)
-    handler = logging.get_absl_handler()
-    handler.setFormatter(_formatter())
-    handler.addFilter(_OwnMessages())
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    sys.unraisablehook = _report
-
-
-def _report(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Reports an error that nobody can catch, unless it comes from TensorStore's threads after a failed save.
-
-    The writes under way then report to an event loop that has ended: hundreds of tracebacks around our one line.
-    """
-    error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__unraisablehook__(unraisable)
-
-
-def _log_warnings_only(prefix: str) -> None:
-    logging.set_verbosity(logging.WARNING)
-    logging.get_absl_handler().setFormatter(_formatter(prefix))
-
-
-def _formatter(prefix: str = "") -> python_logging.Formatter:
-    return python_logging.Formatter(f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")

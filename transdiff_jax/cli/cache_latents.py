@@ -93,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, FLAGS, several=True)
+    app.run(main, FLAGS, several=True, rerun="goes on")

@@ -82,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, FLAGS, several=True)
+    app.run(main, FLAGS, several=True, rerun="goes on")

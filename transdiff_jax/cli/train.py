@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, FLAGS, several=True, stops_together=True)
+    app.run(main, FLAGS, several=True, rerun="resumes")

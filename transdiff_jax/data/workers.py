@@ -12,14 +12,14 @@ from multiprocessing.process import BaseProcess
 
 from transdiff_jax.errors import UserError
 
-_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @contextlib.contextmanager
 def started_here() -> Iterator[None]:
-    """A context for code that may start workers, which inherit that SIGTERM and Ctrl-C are blocked.
+    """A context for code that may start workers, which inherit that SIGTERM, Ctrl-C and SIGHUP are blocked.
 
-    Both signals often reach all processes of a job at once, but the main process still needs a batch to finish its
+    These signals often reach all processes of a job at once, but the main process still needs a batch to finish its
     step.
     """
     _start_resource_tracker()

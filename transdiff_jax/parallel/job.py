@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
+from jax._src import distributed  # the only way to offer joint stops later than at the start
 
 from transdiff_jax.errors import UserError
 
@@ -116,15 +117,13 @@ def _whole(environment: Mapping[str, str], name: str, least: int, default: int |
     return int(text)
 
 
-def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
+def join(environment: Mapping[str, str]) -> bool:
     """Joins this process's job, if it belongs to one. Call it before any device is touched.
 
     If the processes do not find each other in time, this one prints one line and exits with code 2.
 
     Args:
         environment: the variables that request a job or show one.
-        stops_together: whether the command polls `jax.experimental.multihost_utils.reached_preemption_sync_point`;
-            if not, SIGTERM ends the process as usual.
 
     Returns:
         Whether there are other processes.
@@ -137,7 +136,7 @@ def join(environment: Mapping[str, str], *, stops_together: bool) -> bool:
         return False
     timeout = _whole(environment, START_TIMEOUT, 1, DEFAULT_START_TIMEOUT)
     heartbeat = _whole(environment, HEARTBEAT_TIMEOUT, 1, DEFAULT_HEARTBEAT_TIMEOUT)
-    jax.config.update("jax_enable_preemption_service", stops_together)
+    jax.config.update("jax_enable_preemption_service", False)  # until `stop_together`, SIGTERM ends the process
     # At its own timeout JAX aborts with a stack trace. This timer fires earlier and says what to check.
     timer = threading.Timer(timeout, _give_up, (job, timeout))
     timer.daemon = True
@@ -174,6 +173,24 @@ def _give_up(job: Job, timeout: int) -> None:
         file=sys.stderr,
     )
     _end_now(2)
+
+
+def stop_together() -> None:
+    """From here on SIGTERM to one process asks all processes of the job to stop at the same place.
+
+    They ask `jax.experimental.multihost_utils.reached_preemption_sync_point` for that place. Every process must call
+    this, at about the same time. JAX's handler of SIGTERM stays until the process ends.
+    """
+    if distributed.global_state.client is not None and distributed.global_state.preemption_sync_manager is None:
+        jax.config.update("jax_enable_preemption_service", True)
+        distributed.global_state.initialize_preemption_sync_manager()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once, from any thread, whatever the others do; `end` says why the first one waits."""
+    if distributed.global_state.client is not None and distributed.global_state.process_id == 0:
+        time.sleep(FAREWELL)
+    os._exit(code)
 
 
 def end(code: int) -> NoReturn:

@@ -8,6 +8,14 @@ SECONDS = 5.0  # between two lines
 FIRST_LINE = 1.0  # seconds: it shows early that the loop runs, and how long it will take
 
 
+_latest: "Progress | None" = None  # of this process
+
+
+def reached() -> str:
+    """How far the latest loop of this process has come, in a few words."""
+    return "nothing is done yet" if _latest is None else _latest.reached()
+
+
 class Progress:
     """Logs a line every few seconds while a loop runs."""
 
@@ -19,9 +27,15 @@ class Progress:
             unit: what is counted, in the plural: "images", "steps".
             total: how many there will be.
         """
+        global _latest
         self._done, self._unit, self._total, self._count = done, unit, total, 0
         self._started = time.monotonic()
         self._next_line = self._started + FIRST_LINE
+        _latest = self
+
+    def reached(self) -> str:
+        """How far it has come, in a few words."""
+        return f"{self._done} {self._count} of {self._total} {self._unit}"
 
     def add(self, count: int = 1) -> None:
         """Counts `count` more."""

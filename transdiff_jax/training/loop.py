@@ -167,20 +167,21 @@ class _Run:
                 batch = next(self.data)
                 indices = batch.pop("index")
                 state, metrics = train_step(state, to_global(batch, self.mesh))
+                if step == first + 1:
+                    jax.block_until_ready(metrics)  # all processes have compiled
+                    self.stop.begin()
                 self.watch.add(step, metrics, indices)
                 self.metrics.append(metrics)
                 progress.add()
                 self._after_step(step, state)
-            if step > first:
-                self._save(step, state)
-                self.store.wait()
+            self._save(step, state)
+            self.store.wait()
         finally:
             self.writer.close()
         if step == last:
             logging.info("trained to step %d in %.0f s", last, self._seconds())
         else:
-            saved = f"saved step {step}" if step > first else "nothing new to save"
-            logging.info("stopped by %s: %s; the same command resumes", self.stop.cause, saved)
+            logging.info("stopped by %s: saved step %d; the same command resumes", self.stop.cause, step)
 
     def _after_step(self, step: int, state: TrainState) -> None:
         c = self.config.train
