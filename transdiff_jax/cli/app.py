@@ -1,5 +1,6 @@
 """Starts and ends every command line: flags, log format, and one line with exit code 2 for what a user can fix."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -13,8 +14,10 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from transdiff_jax.cli.compile_cache import use_compile_cache
 from transdiff_jax.cli.explanations import explain
 from transdiff_jax.cli.log_lines import log_warnings_only, set_up_logging
+from transdiff_jax.cli.quiet_end import CODE, drop_output, nobody_reads, open_closed_streams, quiet_end
 from transdiff_jax.config import Config, make_config
 from transdiff_jax.config.build import check_fields
 from transdiff_jax.errors import UserError
@@ -43,15 +46,18 @@ def run(
         several: whether processes of one job may share the work (`transdiff_jax.parallel.job`).
         rerun: what the same command does after a signal has ended this one.
     """
+    open_closed_streams()
     signals.end_on_signals(functools.partial(_last_line, rerun), job.leave)
     set_up_logging()
     libtpu.set_up(os.environ)
 
     def start(argv: list[str]) -> None:
+        use_compile_cache(flag_values)
         command = functools.partial(main, argv[1:]) if files else main
         _guarded(functools.partial(_in_job, command) if several else command)
 
-    app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
+    with quiet_end():
+        app.run(start, flags_parser=functools.partial(_parse, flag_values, files))
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
@@ -84,7 +90,8 @@ def folder(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path:
 
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     job.end(USER_ERROR_CODE)
 
 
@@ -139,6 +146,9 @@ def _guarded(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            drop_output()
+            job.end(CODE)
         message = explain(error)
         if message is not None:
             fail(message)

@@ -15,7 +15,9 @@ from absl import flags, logging
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.config import MeshConfig
 from transdiff_jax.config import MeshConfig, ranges
 from transdiff_jax.data.groups.making import ClassFeatures, write_neighbour_groups, write_random_groups
 from transdiff_jax.data.latents.encode import cache_latents
@@ -26,6 +28,7 @@ from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.sampling.reference_features import check_fits, reference_features
 
 FLAGS = flags.FlagValues()
+define_compile_cache(FLAGS)
 CONFIG = app.define_config(FLAGS)
 OUT = flags.DEFINE_string(
     "out", None, "Folder of the latents; a stopped job resumes there.", flag_values=FLAGS, required=True

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig, ranges
@@ -35,6 +36,7 @@ from transdiff_jax.storage.checksums import MANIFEST
 from transdiff_jax.storage.files import Json, write_errors, write_json
 
 FLAGS = flags.FlagValues()
+define_compile_cache(FLAGS)
 SAMPLES = flags.DEFINE_string(
     "samples",
     None,

@@ -4,11 +4,13 @@ import ast
 import difflib
 import importlib.util
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from transdiff_jax import __version__
+from transdiff_jax.cli.quiet_end import open_closed_streams, quiet_end
 
 COMMANDS = ("train", "sample", "evaluate", "cache_latents", "convert", "verify", "benchmark", "digits_report")
 _PACKAGE = __package__ or "transdiff_jax.cli"
@@ -27,12 +29,20 @@ def summary(command: str) -> str:
 
 def main() -> None:
     """Runs the command that the first argument names."""
+    open_closed_streams()
+    with quiet_end():
+        _run()
+
+
+def _run() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print("\n".join([_USAGE, "", *(f"  {name:<14} {summary(name)}" for name in COMMANDS)]))
     elif arguments[0] == "--version":
         print(f"transdiff_jax {__version__}")
     elif arguments[0] in COMMANDS:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded needs no traceback
         sys.argv = [f"transdiff {arguments[0]}", *arguments[1:]]
         runpy.run_module(f"{_PACKAGE}.{arguments[0]}", run_name="__main__", alter_sys=True)
     else:

@@ -9,6 +9,7 @@ from absl import flags
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
+from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config, ranges
@@ -17,6 +18,7 @@ from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 
 FLAGS = flags.FlagValues()
+define_compile_cache(FLAGS)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.", flag_values=FLAGS, required=True)
 OUT = flags.DEFINE_string(
     "out", None, "Folder for the images; a stopped job resumes there.", flag_values=FLAGS, required=True

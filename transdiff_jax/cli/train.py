@@ -6,9 +6,11 @@ transdiff train --config=configs/digits.py --workdir=DIR [--config.section.field
 from absl import flags
 
 from transdiff_jax.cli import app
+from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.training.loop import train
 
 FLAGS = flags.FlagValues()
+define_compile_cache(FLAGS)
 CONFIG = app.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",

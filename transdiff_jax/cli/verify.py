@@ -11,11 +11,13 @@ import sys
 from absl import flags
 
 from transdiff_jax.cli import app
+from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.paths import user_path
 from transdiff_jax.verification.check_file import verify
 
 FLAGS = flags.FlagValues()
+define_compile_cache(FLAGS)
 FAILED_CODE = 1
 
 
