@@ -17,7 +17,6 @@ from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
-from transdiff_jax.config import MeshConfig
 from transdiff_jax.config import MeshConfig, ranges
 from transdiff_jax.data.groups.making import ClassFeatures, write_neighbour_groups, write_random_groups
 from transdiff_jax.data.latents.encode import cache_latents
