@@ -13,6 +13,10 @@ if [[ -z ${NAME:-} ]] || (($# == 0)); then
   echo "error: usage: NAME=TPU launch/tpu_pod.sh --config=FILE --workdir=DIR [--config.section.field=VALUE ...]" >&2
   exit 2
 fi
+# All processes see the workdir, and it outlives them. A --compile_cache of the user comes later and counts.
+for flag in "$@"; do
+  [[ $flag != --workdir=* ]] || set -- "--compile_cache=${flag#--workdir=}/compile_cache" "$@"
+done
 printf -v flags ' %q' "$@"
 exec gcloud compute tpus tpu-vm ssh "$NAME" --worker=all \
   --command="cd ~/transdiff_jax && JAX_PLATFORMS=tpu,cpu exec .venv/bin/python -m transdiff_jax.cli.train$flags"

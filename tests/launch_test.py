@@ -51,6 +51,16 @@ def test_without_flags_it_says_how_to_use_it(name):
     assert result.stderr.startswith("error: usage: ")
 
 
+def test_a_tpu_slice_keeps_compiled_programs_in_the_workdir(tmp_path):
+    (tmp_path / "gcloud").write_text('#!/bin/bash\nprintf "%s\\n" "${@: -1}"\n')
+    (tmp_path / "gcloud").chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NAME": "my-tpu"}
+    flags = ["--config=a b", "--workdir=/runs/x", "--compile_cache=/mine"]
+    result = subprocess.run([LAUNCH / "tpu_pod.sh", *flags], env=variables, capture_output=True, text=True, check=True)
+    given = " --compile_cache=/runs/x/compile_cache --config=a\\ b --workdir=/runs/x --compile_cache=/mine\n"
+    assert result.stdout.endswith("cli.train" + given)
+
+
 @pytest.fixture(scope="module")
 def job_set():
     (document,) = yaml.safe_load_all((LAUNCH / "gke.yaml").read_text())
@@ -75,6 +85,7 @@ def test_the_pods_arguments_fit_the_claim_and_the_slice(job_set, monkeypatch):
     assert (LAUNCH.parent / flags["config"]).exists()
     (mount,) = container["volumeMounts"]
     assert flags["workdir"].startswith(mount["mountPath"] + "/")
+    assert flags["compile_cache"] == f"{flags['workdir']}/compile_cache"
     monkeypatch.chdir(LAUNCH.parent)
     monkeypatch.setattr(sys, "argv", ["cli.train", *container["args"]])
     train.FLAGS(sys.argv)
@@ -150,7 +161,7 @@ def test_a_slurm_job_that_is_stopped_queues_itself_again(tmp_path, ending, signa
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
         process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment, stdout=output)
     assert end_of(process, signalled, log) == code
-    assert log.read_text() == "-m transdiff_jax.cli.train --workdir=X\n"
+    assert log.read_text() == "-m transdiff_jax.cli.train --compile_cache=X/compile_cache --workdir=X\n"
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
     assert ("scontrol requeue 7" in calls) == requeued
     assert calls.count("scancel --signal=TERM 7.0") == requeued

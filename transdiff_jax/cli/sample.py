@@ -11,6 +11,7 @@ from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.cli.profile_flags import ProfileFlags
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config, ranges
 from transdiff_jax.errors import UserError
@@ -44,6 +45,7 @@ ALL_IMAGES = flags.DEFINE_bool(
 NPZ = flags.DEFINE_bool(
     "npz", False, "Also write samples.npz: arr_0, uint8 [n, height, width, channels].", flag_values=FLAGS
 )
+PROFILE = ProfileFlags(FLAGS, "batches")
 
 
 def _with_flags(config: Config) -> Config:
@@ -80,7 +82,7 @@ def main() -> None:
     mesh = SAMPLING.mesh()
     weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config))
-    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh)
+    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh, PROFILE.profile())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from absl import flags
 
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
+from transdiff_jax.cli.profile_flags import ProfileFlags
 from transdiff_jax.training.loop import train
 
 FLAGS = flags.FlagValues()
@@ -19,12 +20,13 @@ WORKDIR = flags.DEFINE_string(
     flag_values=FLAGS,
     required=True,
 )
+PROFILE = ProfileFlags(FLAGS, "steps")
 flags.mark_flag_as_required("config", FLAGS)
 
 
 def main() -> None:
     """Trains a configuration in the workdir."""
-    train(app.read_config(CONFIG), app.folder(WORKDIR))
+    train(app.read_config(CONFIG), app.folder(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

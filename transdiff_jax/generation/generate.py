@@ -26,6 +26,7 @@ from transdiff_jax.parallel.arrays import own_rows
 from transdiff_jax.parallel.machine import describe_machine
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.parallel.row_batches import padded_batches
 from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
@@ -36,7 +37,9 @@ GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
 
 
-def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: Mesh) -> Json:
+def generate_samples(
+    weights: Weights, request: SampleRequest, out: Path, mesh: Mesh, profile: Profile | None = None
+) -> Json:
     """Makes the samples that are missing in a folder; every process of the job must call this.
 
     Args:
@@ -44,6 +47,7 @@ def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: 
         request: which samples.
         out: the folder, which all processes must see.
         mesh: the devices.
+        profile: which batches to trace, counted from the first that this call makes; None: none.
 
     Returns:
         The record written to samples.json.
@@ -60,7 +64,7 @@ def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: 
     details = {"config": config.to_dict()}
     run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size}
     missing = in_first_process(lambda: samples.open(sample_settings(weights, request), details, run), count)
-    figures = _sample_missing(sampler, weights, request, samples, mesh, missing)
+    figures = _sample_missing(sampler, weights, request, samples, mesh, missing, profile)
     channels = config.data.image_channels
     do_in_first_process(
         lambda: samples.finish(
@@ -72,23 +76,32 @@ def generate_samples(weights: Weights, request: SampleRequest, out: Path, mesh: 
 
 
 def _sample_missing(
-    sampler: Sampler, weights: Weights, request: SampleRequest, samples: SampleSet, mesh: Mesh, missing: np.ndarray
+    sampler: Sampler,
+    weights: Weights,
+    request: SampleRequest,
+    samples: SampleSet,
+    mesh: Mesh,
+    missing: np.ndarray,
+    profile: Profile | None,
 ) -> Json:
     """Samples and writes; returns the count and the times."""
     size, total = weights.config.sampling.batch_size, int(missing.sum())
     figures: Json = {"images_made": total, "seconds": 0.0, "compile_seconds": 0.0, "images_per_second": None}
     if not total:
         return figures
+    batches = sum(bool(missing[rows].any()) for rows in padded_batches(len(missing), size))
+    profiler = Profiler(profile, "batches", batches)
     figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
     started = time.monotonic()
     first_rows = next(padded_batches(len(missing), size))
     compiled = sampler.compile(weights.params, request_rows(request, first_rows), request.seed, first_rows)
     figures["compile_seconds"] = time.monotonic() - started
     progress = Progress("sampled", "images", total)
-    with ImageWriter(samples.folder, PROGRESS) as writer:
+    with ImageWriter(samples.folder, PROGRESS) as writer, profiler:
         for first, made in sample_batches(compiled, weights, request, wanted=missing):
             writer.write(_files(made, first, samples, missing))
             progress.add(int(missing[first : first + size].sum()))
+            profiler.step(made)
     multihost_utils.sync_global_devices("all samples are written")
     seconds = progress.finish()
     return figures | {"seconds": seconds + figures["compile_seconds"], "images_per_second": total / seconds}

@@ -32,6 +32,7 @@ from transdiff_jax.images.grids import grid
 from transdiff_jax.model.params import init_sharded_params
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
+from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
 from transdiff_jax.storage.paths import user_path
@@ -47,7 +48,9 @@ from transdiff_jax.training.training_scores import TrainingScores
 GRID_COLUMNS = 8
 
 
-def train(config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir: str | Path) -> None:
+def train(
+    config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir: str | Path, profile: Profile | None = None
+) -> None:
     """Trains to `config.train.steps`, resuming from `workdir` if it holds a checkpoint.
 
     Leaves checkpoints, metrics.jsonl and TensorBoard events in `workdir`.
@@ -55,6 +58,7 @@ def train(config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir:
     Args:
         config: a configuration, its fields as a `ConfigDict` or as nested dictionaries, or a config file.
         workdir: folder of the run.
+        profile: which steps to trace, counted from the first step of this call; None: none.
 
     Raises:
         UserError: the configuration, the data and the checkpoints do not fit each other, a save failed, or too many
@@ -76,7 +80,7 @@ def train(config: Config | Mapping[str, Any] | ConfigDict | str | Path, workdir:
         if first >= last:
             logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
         else:
-            _Run(config, workdir, mesh, store, data, stop, seconds).train(state)
+            _Run(config, workdir, mesh, store, data, stop, seconds).train(state, profile)
 
 
 def _check_batches(config: Config, mesh: Mesh) -> None:
@@ -154,13 +158,14 @@ class _Run:
         samples = config.train.sample_every or config.eval.every
         self.sampler = make_sampler(config, mesh) if samples else None  # shared by grids and scores: it compiles once
 
-    def train(self, state: TrainState) -> None:
+    def train(self, state: TrainState, profile: Profile | None) -> None:
         first, last = int(state.step), self.config.train.steps
         logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
         train_step = make_train_step(self.config, self.mesh)
+        profiler = Profiler(profile, "steps", last - first)
         progress = Progress("trained", "steps", last - first)
-        try:
+        with contextlib.closing(self.writer), profiler:
             step = first
             while step < last and not self.stop.reached():
                 step += 1
@@ -173,11 +178,10 @@ class _Run:
                 self.watch.add(step, metrics, indices)
                 self.metrics.append(metrics)
                 progress.add()
+                profiler.step(metrics)
                 self._after_step(step, state)
             self._save(step, state)
             self.store.wait()
-        finally:
-            self.writer.close()
         if step == last:
             logging.info("trained to step %d in %.0f s", last, self._seconds())
         else:
