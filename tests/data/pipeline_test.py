@@ -164,6 +164,26 @@ def test_host_count_may_change_at_a_restart(digits_config):
     assert_equal(joined(hosts(config, 4, state)[0]), straight[2:])
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_batch_size_may_change_at_a_restart(digits_config, count):
+    """No row is skipped or repeated, though the place of the restart is no multiple of the new size."""
+    state = read(digits_config(True, data=TEST, train={"batch_size": 20}), 1)[1]
+    config = digits_config(True, data=TEST, train={"batch_size": 8})
+    batches, states = hosts(config, count, state)
+    rows = training_rows(config)
+    made = np.concatenate([batch["index"] for batch in joined(batches)])
+    np.testing.assert_array_equal(made, [rows[position]["index"] for position in range(20, 36)])
+    assert_equal(joined(hosts(config, count, states[0])[0]), read(config, 2, states[0])[0])
+
+
+def test_a_state_of_something_else(digits_config, tmp_path):
+    data = TrainingData(digits_config(data=TEST), tmp_path)
+    for state in ({}, {"place": 3}):
+        with pytest.raises(UserError, match="is none of this version; train in another workdir"):
+            data.set_state(state)
+    data.close()
+
+
 @pytest.mark.parametrize(
     ("sections", "fragment"),
     [

@@ -63,13 +63,15 @@ def test_uneven_shares(monkeypatch, processes, parts):
         shares_of(Layout(monkeypatch, processes, parts))
 
 
+@pytest.mark.parametrize("first", [0, 24, 40])  # 40: a run of batches of 8 or 20 goes on with batches of 24
 @pytest.mark.parametrize("parts", [((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 3), (1, 2)), ((0,), (1,), (2,), (3,))])
-def test_every_row_is_read_once_by_who_holds_its_part(parts):
+def test_every_row_is_read_once_by_who_holds_its_part(parts, first):
     batch, count = 24, 3
     shares = Shares(parts)
-    dealt = RowsOfShares(grain.MapDataset.range(batch * count), batch, shares)
-    assert len(dealt) == batch * count
+    dealt = RowsOfShares(grain.MapDataset.range(first + batch * count), batch, shares, first)
+    assert len(dealt) == first + batch * count
     for number, share in itertools.product(range(count), range(len(parts))):
-        rows = [dealt[number * batch + row] for row in range(share, batch, len(parts))]
-        held = [number * batch + part * 6 + row for part in parts[share] for row in range(6)]
-        assert rows == held == dealt._getitems(range(number * batch + share, (number + 1) * batch, len(parts)))
+        start = first + number * batch
+        rows = [dealt[start + row] for row in range(share, batch, len(parts))]
+        held = [start + part * 6 + row for part in parts[share] for row in range(6)]
+        assert rows == held == dealt._getitems(range(start + share, start + batch, len(parts)))

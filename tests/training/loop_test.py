@@ -107,18 +107,10 @@ def test_the_run_stops_when_nothing_is_finite(tiny, tmp_path, caplog):
     assert "records of the batch: [" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("section", "change", "field"),
-    [
-        ("model", {"width": 32}, "model.width=16, not 32"),
-        ("train", {"ema_rates": (0.5,)}, r"train.ema_rates=\(0.9,\), not \(0.5,\)"),
-        ("train", {"only": "decoder"}, "train.only=all, not decoder"),
-    ],
-)
-def test_a_checkpoint_of_another_architecture(tiny, tmp_path, section, change, field):
+def test_a_checkpoint_of_another_architecture(tiny, tmp_path):
     train(tiny(train={"steps": 1}), tmp_path)
-    with pytest.raises(UserError, match=rf"was trained with config.{field}; choose another"):
-        train(tiny(**{section: change}), tmp_path)
+    with pytest.raises(UserError, match=r"was trained with config.model.width=16, not 32; choose another"):
+        train(tiny(model={"width": 32}), tmp_path)
 
 
 def test_a_batch_that_does_not_divide_by_the_mesh(tiny, tmp_path):

@@ -10,7 +10,7 @@ from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.json_files import JsonError, read_json
 
 FOLDER = "checkpoints"  # of a workdir
-MOST_SECONDS = 1e12  # of training
+MOST_SECONDS, MOST_ROWS = 1e12, 2**63  # of training
 RUN = "run"  # the item of a step
 RECORD = f"{RUN}/metadata"  # its file, as Orbax names it
 NO_DATA: Json = {}  # data state of weights that were not trained here: they can be sampled, but not resumed
@@ -24,6 +24,7 @@ class RunRecord:
     data: Json  # state of the data iterator, or NO_DATA
     train_seconds: float  # spent training up to this step, over all restarts
     class_names: tuple[str, ...] = ()  # of all classes; empty if unknown
+    tokenizer_sha256: str = ""  # of the weights that latents come from; empty if there are none, or unknown
 
     def to_json(self) -> Json:
         """A JSON value, the inverse of `from_json`."""
@@ -32,6 +33,7 @@ class RunRecord:
             "data": self.data,
             "train_seconds": self.train_seconds,
             "class_names": list(self.class_names),
+            "tokenizer_sha256": self.tokenizer_sha256,
         }
 
     @classmethod
@@ -43,16 +45,21 @@ class RunRecord:
         """
         if not isinstance(value, dict):
             raise DamageError("the record is not a JSON object")
-        names = value.get("class_names", [])  # checkpoints of version 0.1 have none
+        names = value.get("class_names", [])  # checkpoints of version 0.1 have neither
+        tokenizer = value.get("tokenizer_sha256", "")
         config, data, seconds = (value.get(name) for name in ("config", "data", "train_seconds"))
         if not isinstance(config, dict) or not isinstance(data, dict):
             raise DamageError("the record has no configuration or no data state")
+        if not all(isinstance(place, int) and 0 <= place < MOST_ROWS for place in data.values()):
+            raise DamageError("the record's data state is no place in the data")
         if not isinstance(seconds, int | float) or not 0 <= seconds < MOST_SECONDS:
             raise DamageError("the record has no training time")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DamageError("the record's class_names are no list of names")
+        if not isinstance(tokenizer, str):
+            raise DamageError("the record's tokenizer_sha256 is no digest")
         try:
-            return cls(make_config(config), data, float(seconds), tuple(names))
+            return cls(make_config(config), data, float(seconds), tuple(names), tokenizer)
         except UserError as error:
             raise DamageError(f"the record's {error}") from None
 

@@ -22,6 +22,8 @@ from transdiff_jax.data.workers import end_with_parent, started_here
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 
+FIRST_ROW = "global_next_index"  # of the next batch; Grain's name in the state
+
 
 class Row(TypedDict):
     """One training row; batches hold the same with a leading axis."""
@@ -104,18 +106,26 @@ class TrainingData:
         source = open_records(config)
         self.class_names = source.class_names
         self._report = UnreadableReport(workdir, source, config.data)
-        threads, workers = config.data.read_threads, config.data.workers
-        self._starting = started_here if workers else contextlib.nullcontext
-        self._iterator = iter(
+        self._config, self._shares = config, shares
+        self._starting = started_here if config.data.workers else contextlib.nullcontext
+        self._rows = training_rows(config, source)
+        self._iterator = self._start({FIRST_ROW: 0})
+
+    def _start(self, state: Json) -> grain.DatasetIterator:
+        batch_size, data = self._config.train.batch_size, self._config.data
+        workers = grain.MultiprocessingOptions(num_workers=data.workers) if data.workers else None
+        iterator = iter(
             grain.experimental.ElasticIterator(
-                RowsOfShares(training_rows(config, source), config.train.batch_size, shares),
-                config.train.batch_size,
-                shares.options,
+                RowsOfShares(self._rows, batch_size, self._shares, state[FIRST_ROW]),
+                batch_size,
+                self._shares.options,
                 # The buffer counts whole batches, each of which one thread makes.
-                read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads),
-                multiprocessing_options=grain.MultiprocessingOptions(num_workers=workers) if workers else None,
+                read_options=grain.ReadOptions(num_threads=data.read_threads, prefetch_buffer_size=data.read_threads),
+                multiprocessing_options=workers,
             )
         )
+        iterator.set_state(state)
+        return iterator
 
     def __next__(self) -> dict[str, np.ndarray]:
         """The fields of `Row` except unreadable, with a leading axis."""
@@ -129,8 +139,15 @@ class TrainingData:
         return self._iterator.get_state()
 
     def set_state(self, state: Json) -> None:
-        """Continues after the batches that preceded `state`."""
-        self._iterator.set_state(state)
+        """Continues after the rows that preceded `state`, whatever the batch size and the processes were.
+
+        Raises:
+            UserError: the state is none of this class.
+        """
+        if set(state) != {FIRST_ROW}:
+            raise UserError(f"the data state {str(state)[:80]} is none of this version; train in another workdir")
+        self._iterator.close()
+        self._iterator = self._start(state)
 
     def close(self) -> None:
         """Stops the reading threads and processes."""

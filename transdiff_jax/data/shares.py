@@ -61,11 +61,14 @@ class RowsOfShares(grain.MapDataset[Item]):
 
     `grain.experimental.ElasticIterator` deals rows out in turns, but a sharded array consists of parts. Without this,
     the rows of a batch would have another order on another number of processes.
+
+    Batches are counted from row `first`, where the run started or resumed: after a change of the batch size that row
+    need not be a multiple of it.
     """
 
-    def __init__(self, parent: grain.MapDataset[Item], batch_size: int, shares: Shares) -> None:
+    def __init__(self, parent: grain.MapDataset[Item], batch_size: int, shares: Shares, first: int = 0) -> None:
         super().__init__(parent)
-        self._batch_size, self._parts = batch_size, shares.parts
+        self._batch_size, self._parts, self._first = batch_size, shares.parts, first
 
     def __len__(self) -> int:
         return len(self._parent)
@@ -83,7 +86,7 @@ class RowsOfShares(grain.MapDataset[Item]):
         return self._parent._getitems([self._reordered(index) for index in indices])
 
     def _reordered(self, index: int) -> int:
-        row = index % self._batch_size
+        row = (index - self._first) % self._batch_size
         turn, share = divmod(row, len(self._parts))
         rows_of_part = self._batch_size // (len(self._parts) * len(self._parts[share]))
         part, offset = divmod(turn, rows_of_part)

@@ -5,7 +5,6 @@ resumed run computes what an undisturbed run would have computed.
 """
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +14,17 @@ import jax
 import numpy as np
 from absl import logging
 from clu import parameter_overview
-from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from transdiff_jax.checkpoints.record import NO_DATA, RunRecord
+from transdiff_jax.checkpoints.record import RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_weights
-from transdiff_jax.config import Config, ModelConfig
+from transdiff_jax.config import Config
 from transdiff_jax.config.build import as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
-from transdiff_jax.errors import UserError
 from transdiff_jax.images.grids import grid
 from transdiff_jax.model.params import init_sharded_params
 from transdiff_jax.parallel.arrays import to_global
@@ -40,6 +37,7 @@ from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer
+from transdiff_jax.training.same_run import check_same_run, tokenizer_digest
 from transdiff_jax.training.state import TrainState, abstract_state, create_state
 from transdiff_jax.training.step import TIMESTEP_BUCKETS, Metrics, make_train_step
 from transdiff_jax.training.stop import StopRequest
@@ -96,12 +94,7 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
     step = store.newest_intact()
     if step is not None:
         record = store.read_record(step)
-        if record.data == NO_DATA:
-            raise UserError(
-                f"{store.folder} holds converted weights, which have no training state to resume: name that run in "
-                "config.train.init_from and choose another workdir"
-            )
-        _check_same_run(record.config, config, store.folder)
+        check_same_run(record, config, store.folder)
         data.set_state(record.data)
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
         return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
@@ -112,27 +105,6 @@ def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingDat
         logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
         params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
     return create_state(config, mesh, params), 0.0
-
-
-# Fields that decide the content of a checkpoint; the other fields of these sections and all other sections may change.
-_FIXED = {
-    "model": {field.name for field in dataclasses.fields(ModelConfig)}
-    - {"dtype", "remat", "attention", "dropout", "attention_dropout", "label_dropout"},
-    "train": {"ema_rates", "only"},
-}
-
-
-def _check_same_run(saved: Config, asked: Config, folder: Path) -> None:
-    """Refuses to resume another state, and warns of other changes, because they change how the run continues."""
-    old, new = (flatten_dict(config.to_dict(), sep=".") for config in (saved, asked))
-    for path in (name for name in new if old[name] != new[name]):
-        section, _, name = path.partition(".")
-        if name in _FIXED.get(section, ()):
-            raise UserError(
-                f"{folder} was trained with config.{path}={old[path]}, not {new[path]}; choose another workdir or that "
-                "value"
-            )
-        logging.warning("resuming with config.%s changed from %s to %s", path, old[path], new[path])
 
 
 class _Run:
@@ -151,6 +123,7 @@ class _Run:
         self.config, self.mesh, self.store, self.data, self.stop = config, mesh, store, data, stop
         self.seconds_before, self.started = seconds, time.monotonic()
         self.workdir, self.writer = workdir, make_writer(workdir)
+        self.tokenizer = tokenizer_digest(config)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[Metrics] = []  # of the steps since the last log
         self.ema_distance = jax.jit(relative_distance)
@@ -205,7 +178,7 @@ class _Run:
     def _save(self, step: int, state: TrainState) -> None:
         # The watch lags behind. It catches up here, so that a run that must stop does not save first.
         self.watch.finish()
-        record = RunRecord(self.config, self.data.get_state(), self._seconds(), self.data.class_names)
+        record = RunRecord(self.config, self.data.get_state(), self._seconds(), self.data.class_names, self.tokenizer)
         self.store.save(step, state, record)
 
     def _log(self, step: int, state: TrainState) -> None:
