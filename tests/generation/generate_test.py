@@ -16,10 +16,10 @@ from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import generate as generation
-from transdiff_jax.generation import image_writer, sample_set
+from transdiff_jax.generation import image_writer, sample_files
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
-from transdiff_jax.generation.sample_set import RECORD, image_path, reference_path
+from transdiff_jax.generation.sample_files import RECORD, image_path, reference_path
 from transdiff_jax.images.png import encode_png, load_png
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel.lookahead import dispatched
@@ -30,6 +30,7 @@ from transdiff_jax.training.state import create_state
 CONFIG = tiny_config(mrar=True, sampling={"batch_size": 4, "steps": 2})
 LABELS = (0, 0, 1, 1, 2, 2)
 REQUEST = SampleRequest(LABELS, seed=3, all_images=True, npz=True)
+FUSED = SampleRequest((1,) * 6, seed=3, fuse_with=2, semantic_similarity=True)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,8 @@ def test_record(finished):
 
 
 def test_digests_are_those_that_sha256sum_prints(finished):
-    lines = (finished / "SHA256SUMS").read_text().splitlines(keepends=True)
+    comment, *lines = (finished / "SHA256SUMS").read_text().splitlines(keepends=True)
+    assert comment.startswith("# settings ")
     assert len(lines) == 6 * 4 + 1
     for line in lines:
         digest, name = line.split()
@@ -114,8 +116,10 @@ def test_digests_are_those_that_sha256sum_prints(finished):
     assert shard == {"first": 0, "samples": 6, "sha256": hashlib.sha256(samples.encode()).hexdigest()}
 
 
-def test_diversity_of_the_semantic_features_is_reported(finished, weights):
-    similarity = json.loads((finished / RECORD).read_text())["semantic_similarity"]
+def test_diversity_of_the_semantic_features_is_reported_on_request(copy, weights, mesh):
+    assert "semantic_similarity" not in json.loads((copy / RECORD).read_text())
+    asked = dataclasses.replace(REQUEST, semantic_similarity=True)
+    similarity = generate_samples(weights, asked, copy, mesh)["semantic_similarity"]
     assert list(similarity) == ["0", "1", "2"]
     for label, value in similarity.items():
         model, null = TransDiff(CONFIG.model), jnp.zeros(1, bool)
@@ -127,7 +131,7 @@ def test_diversity_of_the_semantic_features_is_reported(finished, weights):
 
 
 def test_fused_classes(weights, mesh, tmp_path, finished):
-    generate_samples(weights, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+    generate_samples(weights, FUSED, tmp_path / "fused", mesh)
     generate_samples(weights, SampleRequest((1,) * 6, seed=3), tmp_path / "single", mesh)
     assert (read_all(tmp_path / "fused", 6) != read_all(tmp_path / "single", 6)).any(axis=(1, 2, 3)).all()
     record = json.loads((tmp_path / "fused" / RECORD).read_text())
@@ -136,9 +140,9 @@ def test_fused_classes(weights, mesh, tmp_path, finished):
     assert set(record["semantic_similarity"]) == {"1", "2", "fused"}
     with pytest.raises(UserError, match="other sampling"):
         half = with_sampling(weights, fuse_fraction=0.4)
-        generate_samples(half, SampleRequest((1,) * 6, seed=3, fuse_with=2), tmp_path / "fused", mesh)
+        generate_samples(half, FUSED, tmp_path / "fused", mesh)
     # With a fraction of 0 everything is that of the first class, even the similarity.
-    generate_samples(with_sampling(weights, fuse_fraction=0.0), SampleRequest((1,) * 6, 3, 2), tmp_path / "none", mesh)
+    generate_samples(with_sampling(weights, fuse_fraction=0.0), FUSED, tmp_path / "none", mesh)
     difference = read_all(tmp_path / "none", 6).astype(int) - read_all(tmp_path / "single", 6)
     assert np.abs(difference).max() <= 1
     similarity = json.loads((tmp_path / "none" / RECORD).read_text())["semantic_similarity"]
@@ -271,10 +275,10 @@ def test_other_batch_sizes_and_devices_go_on(finished, copy, weights, devices, b
 
 
 def test_shards_do_not_depend_on_batches(weights, mesh, tmp_path, monkeypatch):
-    monkeypatch.setattr(sample_set, "SHARD_SIZE", 4)
+    monkeypatch.setattr(sample_files, "SHARD_SIZE", 4)
     record = generate_samples(with_sampling(weights, batch_size=3), SampleRequest(LABELS, seed=3), tmp_path, mesh)
     assert [(shard["first"], shard["samples"]) for shard in record["shards"]] == [(0, 4), (4, 2)]
-    lines = (tmp_path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines(keepends=True)[1:]
     assert [line.split()[1] for line in lines] == [f"images/00000{i}.png" for i in range(6)]
     assert [shard["sha256"] for shard in record["shards"]] == [
         hashlib.sha256("".join(part).encode()).hexdigest() for part in (lines[:4], lines[4:])

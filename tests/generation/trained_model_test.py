@@ -10,7 +10,7 @@ from tests.support.configs import tiny_config
 from tests.support.flags import run
 from transdiff_jax.cli import sample
 from transdiff_jax.config import MeshConfig
-from transdiff_jax.generation.sample_set import image_path, reference_path
+from transdiff_jax.generation.sample_files import image_path, reference_path
 from transdiff_jax.images.png import load_png
 from transdiff_jax.parallel.mesh import make_mesh
 

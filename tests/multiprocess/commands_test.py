@@ -121,7 +121,7 @@ def test_sample_writes_images_and_a_grid(trained, tmp_path):
 
 def test_sample_fuses_two_classes_with_every_other_setting(trained, tmp_path):
     settings = ["--solver=heun", "--steps=4", "--guidance=2", "--guidance_interval=0.2,0.8", "--fuse_fraction=0.3"]
-    settings += ["--guidance_schedule=power_cosine", "--guidance_power=2"]
+    settings += ["--semantic_similarity", "--guidance_schedule=power_cosine", "--guidance_power=2"]
     arguments = [f"--workdir={trained}", f"--out={tmp_path}", "--fuse=7,3", "--num_samples=5", *settings]
     result = run(command("sample", *arguments))
     assert result.returncode == 0, result.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
-from transdiff_jax.generation.sample_set import RECORD, image_path
+from transdiff_jax.generation.sample_files import RECORD, image_path
 from transdiff_jax.images.png import load_png
 
 COUNT = 50

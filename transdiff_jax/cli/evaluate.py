@@ -29,7 +29,7 @@ from transdiff_jax.evaluation.sampled_images import sampled_images
 from transdiff_jax.evaluation.scoring import certify
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
-from transdiff_jax.generation.sample_set import NPZ, RECORD
+from transdiff_jax.generation.sample_files import NPZ, RECORD
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process
 from transdiff_jax.storage.checksums import MANIFEST

@@ -45,6 +45,12 @@ ALL_IMAGES = flags.DEFINE_bool(
 NPZ = flags.DEFINE_bool(
     "npz", False, "Also write samples.npz: arr_0, uint8 [n, height, width, channels].", flag_values=FLAGS
 )
+SIMILARITY = flags.DEFINE_bool(
+    "semantic_similarity",
+    False,
+    "Also record how alike the semantic tokens of each class are; compiles a second program.",
+    flag_values=FLAGS,
+)
 PROFILE = ProfileFlags(FLAGS, "batches")
 
 
@@ -74,7 +80,7 @@ def _request(num_classes: int) -> SampleRequest:
         labels = tuple(balanced_labels(count, num_classes))
     else:
         raise UserError("give one of --labels=207,88, --num_samples=50000, and --fuse=207,88 (--num_samples optional)")
-    return SampleRequest(labels, SAMPLING.seed.value, fuse_with, ALL_IMAGES.value, NPZ.value)
+    return SampleRequest(labels, SAMPLING.seed.value, fuse_with, ALL_IMAGES.value, NPZ.value, SIMILARITY.value)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.finished_set import read_finished
-from transdiff_jax.generation.sample_set import reference_path
+from transdiff_jax.generation.sample_files import reference_path
 from transdiff_jax.images.grids import grid
 from transdiff_jax.images.png import load_png
 from transdiff_jax.storage.files import Json, write_json

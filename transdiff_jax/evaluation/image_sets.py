@@ -21,11 +21,12 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.reference import read_images
 from transdiff_jax.generation.finished_set import FinishedSet, read_finished
-from transdiff_jax.generation.sample_set import RECORD, THREADS
+from transdiff_jax.generation.sample_files import RECORD
 from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.parallel.processes import check_same
 from transdiff_jax.storage.files import Json
 
+THREADS = 8
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -90,12 +91,6 @@ def _check_seen_by_all(path: Path, flag: str, content: object) -> None:
 
 
 def _sample_set(finished: FinishedSet) -> ImageSet:
-    try:
-        labels, _ = finished.record["settings"]["labels"], finished.record["config"]["model"]["num_classes"]
-    except (LookupError, TypeError) as error:
-        raise UserError(f"{finished.folder / RECORD} is not a record of transdiff sample ({error!r} in it)") from None
-    if len(labels) != len(finished.digests):
-        raise UserError(f"{finished.folder} has {len(finished.digests)} images for {len(labels)} labels")
     batches = functools.partial(_file_batches, finished.folder, finished.digests)
     return ImageSet(str(finished.folder), "sample set", batches, finished.record)
 

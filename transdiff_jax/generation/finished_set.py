@@ -1,16 +1,24 @@
 """Reads a sample set that `transdiff sample` has finished, to score it. Changes nothing in the folder."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.sample_set import IMAGES, RECORD, SHARD_SIZE, SUMS, sample_of
-from transdiff_jax.storage.checksums import format_sum, parse_sums
+from transdiff_jax.generation.sample_files import (
+    IMAGES,
+    RECORD,
+    SUMS,
+    Noted,
+    describe_shards,
+    image_path,
+    read_noted,
+    sample_of,
+)
+from transdiff_jax.generation.sample_record import read_record, settings_digest, sound_parts
 from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.json_files import JsonError
 
-_AGAIN = "run the same transdiff sample command again to make what is missing"
+_AGAIN = "run the same transdiff sample command again, which mends it"
 
 
 class FinishedSet(NamedTuple):
@@ -29,27 +37,36 @@ def read_finished(folder: Path) -> FinishedSet:
             image is missing.
     """
     try:
-        record = json.loads((folder / RECORD).read_text())
-        if "shards" not in record:
-            raise UserError(f"{folder} is not finished; {_AGAIN}")
-        sums = parse_sums((folder / SUMS).read_text(errors="replace"))
-        digests = [_shard_digest(sums, shard["first"]) for shard in record["shards"]]
-        intact = digests == [shard["sha256"] for shard in record["shards"]]
-        count = sum(shard["samples"] for shard in record["shards"])
+        record = read_record(folder / RECORD)
+        noted = read_noted(folder)
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}; {_AGAIN}") from None
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{folder / RECORD} is not a record of transdiff sample ({error!r})") from None
-    images = {name: digest for digest, name in sums if name.startswith(f"{IMAGES}/")}
-    if not intact or len(images) != count:
-        raise UserError(f"{folder / SUMS} has changed since transdiff sample wrote it; {_AGAIN}")
+    except JsonError as error:
+        raise UserError(f"{folder / RECORD} {error}; {_AGAIN}") from None
+    if "shards" not in record:
+        raise UserError(f"{folder} is not finished; {_AGAIN}")
+    if not (folder / SUMS).is_file():
+        raise UserError(f"{folder / SUMS} is missing; {_AGAIN}")
+    _check_record(folder / RECORD, record, noted)
+    count, digests = len(record["settings"]["labels"]), {name: sums[-1] for name, sums in noted.files.items()}
+    images = {name: digest for name, digest in digests.items() if name.startswith(f"{IMAGES}/")}
+    names = {image_path(Path(), index).as_posix() for index in range(count)}
+    if record["shards"] != describe_shards(digests, count) or images.keys() != names:
+        raise UserError(f"{folder / SUMS} or {RECORD} has changed since transdiff sample wrote it; {_AGAIN}")
     for name in images:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; {_AGAIN}")
     return FinishedSet(folder, record, dict(sorted(images.items(), key=lambda item: sample_of(item[0]))))
 
 
-def _shard_digest(sums: list[tuple[str, str]], first: int) -> str:
-    """The digest of the shard that begins at a sample, computed from its lines as in the record."""
-    lines = (format_sum(digest, name) for digest, name in sums if first <= sample_of(name) < first + SHARD_SIZE)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _check_record(path: Path, record: Json, noted: Noted) -> None:
+    """Raises a UserError if a part of a record that scores need is not as it was written."""
+    settings = record.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    labels = settings.get("labels")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels) or "seed" not in settings:
+        raise UserError(f"{path} holds no labels and seed; {_AGAIN}")
+    if noted.settings not in (None, settings_digest(settings)):
+        raise UserError(f"{path} has other settings than those noted in {SUMS}; {_AGAIN}")
+    if "config" not in sound_parts(record):
+        raise UserError(f"{path} holds no configuration; {_AGAIN}")

@@ -1,7 +1,7 @@
 """Generates sample sets, such as fifty thousand images, on any devices and processes; safe to kill at any moment.
 
 Samples are computed in batches of consecutive indices, which are the same after a restart: with the same batch size and
-devices, a remade file has the same bytes. Each process writes the rows that its own devices computed. sample_set.py
+devices, a remade file has the same bytes. Each process writes the rows that its own devices computed. sample_files.py
 describes the folder.
 """
 
@@ -19,7 +19,8 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.generation.image_writer import ImageWriter
 from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
 from transdiff_jax.generation.sample_batches import request_rows, sample_batches
-from transdiff_jax.generation.sample_set import GRID, PROGRESS, SampleSet, image_path
+from transdiff_jax.generation.sample_files import GRID, PROGRESS, image_path
+from transdiff_jax.generation.sample_set import SampleSet
 from transdiff_jax.images.grids import grid, name_rows
 from transdiff_jax.images.png import load_png, save_png
 from transdiff_jax.parallel.arrays import own_rows
@@ -35,6 +36,7 @@ from transdiff_jax.storage.files import Json, write_errors
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
 MAX_NAME = 24  # letters of a class's name in the grid
+_SIMILARITY = "semantic_similarity"  # in the record
 
 
 def generate_samples(
@@ -63,12 +65,18 @@ def generate_samples(
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
     run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size}
-    missing = in_first_process(lambda: samples.open(sample_settings(weights, request), details, run), count)
-    figures = _sample_missing(sampler, weights, request, samples, mesh, missing, profile)
+    todo = in_first_process(
+        lambda: np.append(samples.open(sample_settings(weights, request), details, run), samples.lacks(_SIMILARITY)),
+        count + 1,
+    )
+    measured: Json = {}
+    if request.semantic_similarity and todo[-1]:
+        measured = {_SIMILARITY: _semantic_similarity(weights, request, mesh)}
+    figures = _sample_missing(sampler, weights, request, samples, todo[:-1], profile)
     channels = config.data.image_channels
     do_in_first_process(
         lambda: samples.finish(
-            figures, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request)
+            figures, measured, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request)
         )
     )
     logging.info("%d samples are in %s", count, out)
@@ -80,7 +88,6 @@ def _sample_missing(
     weights: Weights,
     request: SampleRequest,
     samples: SampleSet,
-    mesh: Mesh,
     missing: np.ndarray,
     profile: Profile | None,
 ) -> Json:
@@ -91,11 +98,11 @@ def _sample_missing(
         return figures
     batches = sum(bool(missing[rows].any()) for rows in padded_batches(len(missing), size))
     profiler = Profiler(profile, "batches", batches)
-    figures["semantic_similarity"] = _semantic_similarity(weights, request, mesh)
     started = time.monotonic()
     first_rows = next(padded_batches(len(missing), size))
     compiled = sampler.compile(weights.params, request_rows(request, first_rows), request.seed, first_rows)
     figures["compile_seconds"] = time.monotonic() - started
+    do_in_first_process(lambda: samples.begin(figures))
     progress = Progress("sampled", "images", total)
     with ImageWriter(samples.folder, PROGRESS) as writer, profiler:
         for first, made in sample_batches(compiled, weights, request, wanted=missing):

@@ -31,6 +31,7 @@ class SampleRequest:
     fuse_with: int | None = None  # class whose semantic features are spliced into those of `labels`
     all_images: bool = False  # also write the earlier images of each MRAR sequence
     npz: bool = False  # also write all results as one array
+    semantic_similarity: bool = False  # also record how alike the semantic tokens of each class are
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:

@@ -1,50 +1,22 @@
-"""A set of samples on disk: what is there, what is missing, and the record of how it was made.
+"""A set of samples on disk: opened, told what is missing, finished. sample_files.py describes the folder."""
 
-    images/000000.png …         the result of each sample
-    references/000000_1.png …   earlier images of its MRAR sequence, on request
-    samples.npz                 all results as one array, on request: `arr_0`, uint8 [n, height, width, channels]
-    grid.png                    the first samples of the first classes
-    samples.json                settings, machines and versions, and the SHA-256 of each shard once all is there
-    SHA256SUMS                  the SHA-256 of each file: `sha256sum --check SHA256SUMS`
-    progress/                   the same in journals of a job that has not ended, one for each process
-
-Images are plain PNG files, which people and scoring tools can read. Each file is written and repaired by itself: it
-counts if it matches its noted digest, and otherwise it is made again. A shard is a run of SHARD_SIZE samples, whatever
-the batch size, devices and processes; its digest is that of its lines in SHA256SUMS.
-"""
-
-import concurrent.futures
-import hashlib
 import json
-import math
-import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.images.png import load_png
-from transdiff_jax.storage.checksums import format_sum, intact_files, parse_sums, sha256
-from transdiff_jax.storage.files import Json, atomic_path, remove_temporaries, write_bytes, write_errors, write_json
+from transdiff_jax.generation import sample_files as files
+from transdiff_jax.generation.sample_files import FIGURES_FILE, IMAGES, NPZ, PROGRESS, RECORD, REFERENCES, SUMS, Noted
+from transdiff_jax.generation.sample_record import FIGURES, read_record, settings_digest, sound_parts
+from transdiff_jax.generation.samples_npz import write_samples_npz
+from transdiff_jax.storage.files import Json, remove_temporaries, write_errors, write_json
+from transdiff_jax.storage.json_files import JsonError, read_json_object
 
-RECORD, SUMS, NPZ, GRID = "samples.json", "SHA256SUMS", "samples.npz", "grid.png"
-IMAGES, REFERENCES, PROGRESS = "images", "references", "progress"
-SHARD_SIZE = 1000
-THREADS = 8
-
-
-def image_path(out: Path, index: int) -> Path:
-    """The file of a sample's result."""
-    return out / IMAGES / f"{index:06d}.png"
-
-
-def reference_path(out: Path, index: int, image: int) -> Path:
-    """The file of image number `image` (from 1) of a sample's MRAR sequence, if it is not the last."""
-    return out / REFERENCES / f"{index:06d}_{image}.png"
+_SHORTEST = 1e-3  # seconds; the clocks of file systems may be coarse
 
 
 class SampleSet:
@@ -57,19 +29,20 @@ class SampleSet:
         self.folder = folder
         self._count = count
         self._num_images = num_images
+        self._record: Json = {}
         self._digests: dict[str, str] = {}  # of the intact files
 
     def names(self, index: int) -> list[str]:
         """A sample's files relative to the folder, in the order of its images."""
-        earlier = [reference_path(Path(), index, image) for image in range(1, self._num_images)]
-        return [path.as_posix() for path in (*earlier, image_path(Path(), index))]
+        earlier = [files.reference_path(Path(), index, image) for image in range(1, self._num_images)]
+        return [path.as_posix() for path in (*earlier, files.image_path(Path(), index))]
 
     def read_record(self) -> Json:
         """The content of samples.json."""
-        return json.loads((self.folder / RECORD).read_text())
+        return read_record(self.folder / RECORD)
 
     def open(self, settings: Json, details: Json, run: Json) -> np.ndarray:
-        """Creates the set or continues it.
+        """Creates the set or continues it, and mends its record.
 
         Args:
             settings: what decides the images; a set with other settings is refused.
@@ -82,82 +55,127 @@ class SampleSet:
         Raises:
             UserError: the folder cannot be used, or holds other samples.
         """
-        record = self._open_folder(json.loads(json.dumps(settings)), details)
-        noted = self._read_sums()
-        self._digests = self._intact(noted)
-        damaged = len({name for _, name in noted}) - len(self._digests)
+        settings = json.loads(json.dumps(settings))
+        try:
+            noted = self._open_folder()
+            found = self._found_record(noted, settings)
+        except OSError as error:
+            raise UserError(f"out={self.folder} cannot be used: {error}") from None
+        self._record = details | sound_parts(found) | {"settings": settings}
+        self._digests = files.intact(self.folder, noted)
+        damaged = len(noted.files) - len(self._digests)
         if damaged:
             logging.warning("%d files of %s have changed or are gone", damaged, self.folder)
         missing = np.array([not self._digests.keys() >= set(self.names(index)) for index in range(self._count)])
-        if missing.any() or damaged or self._journals():
-            record.pop("shards", None)
-            record["runs"] = [*record.get("runs", []), *([run] if missing.any() else [])]
-            with write_errors(self.folder / RECORD):
-                write_json(self.folder / RECORD, record)
-                (self.folder / PROGRESS).mkdir(exist_ok=True)
-            self._write_sums()
+        complete = self._record.keys() >= set(FIGURES) and (
+            self._record.get("shards") == files.describe_shards(self._digests, self._count)
+        )
+        mended = {**found, "settings": settings} != self._record or (
+            noted.settings is not None and (noted.settings != self._settings() or found.get("settings") != settings)
+        )
+        if missing.any() or damaged or not complete or mended or files.journals(self.folder):
+            self._continue(missing, run)
         return missing
 
-    def _open_folder(self, settings: Json, details: Json) -> Json:
+    def _open_folder(self) -> Noted:
+        for name in (IMAGES, *([REFERENCES] if self._num_images > 1 else [])):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for name in (".", IMAGES, REFERENCES):
+            remove_temporaries(self.folder / name)
+        return files.read_noted(self.folder)
+
+    def _found_record(self, noted: Noted, settings: Json) -> Json:
+        """The record that is there, perhaps with damaged parts; empty for a new set.
+
+        Raises:
+            UserError: the samples that are there have other settings, or unknown ones.
+        """
+        ours = noted.settings == settings_digest(settings)
         try:
-            for name in (IMAGES, *([REFERENCES] if self._num_images > 1 else [])):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-            for name in (".", IMAGES, REFERENCES):
-                remove_temporaries(self.folder / name)
-            if not (self.folder / RECORD).exists():
-                if any((self.folder / IMAGES).iterdir()):
-                    raise UserError(f"out={self.folder} holds images but no {RECORD}; choose an empty folder")
-                write_json(self.folder / RECORD, {"settings": settings, **details})
-            record = self.read_record()
-            previous = record["settings"]
-        except (OSError, ValueError, LookupError) as error:
-            raise UserError(f"out={self.folder} cannot be used: {error}") from None
-        differing = [name for name in settings if previous.get(name) != settings[name]]
-        if differing:
-            raise UserError(f"out={self.folder} holds samples with other {', '.join(differing)}; choose another folder")
+            record = read_record(self.folder / RECORD)
+        except FileNotFoundError:
+            if not ours and any((self.folder / IMAGES).iterdir()):
+                raise UserError(f"out={self.folder} holds images but no {RECORD}; choose an empty folder") from None
+            return {}
+        except JsonError as error:
+            if not ours and any((self.folder / IMAGES).iterdir()):
+                raise self._unknown(str(error)) from None
+            logging.warning("%s %s: it is written anew", self.folder / RECORD, error)
+            return {}
+        if not ours:
+            self._check_settings(record.get("settings"), settings, noted)
         return record
 
-    def _read_sums(self) -> list[tuple[str, str]]:
-        """All digests noted so far; a file that was made twice has two."""
-        lists = [path for path in (self.folder / SUMS, *self._journals()) if path.exists()]
+    def _check_settings(self, previous: object, settings: Json, noted: Noted) -> None:
+        """Raises a UserError unless the settings in a record are those given."""
+        if not isinstance(previous, dict) or not settings.keys() <= previous.keys():
+            raise self._unknown("has lost its settings")
+        differing = [name for name in settings if previous[name] != settings[name]]
+        if differing and noted.settings not in (None, settings_digest(previous)):
+            raise self._unknown("has changed since it was written")
+        if differing:
+            raise UserError(f"out={self.folder} holds samples with other {', '.join(differing)}; choose another folder")
+
+    def _unknown(self, damage: str) -> UserError:
+        return UserError(
+            f"{self.folder / RECORD} {damage}, and {SUMS} notes other settings or none: give the command that made the "
+            f"samples, or delete {self.folder}, and this command makes all of them again"
+        )
+
+    def _settings(self) -> str:
+        return settings_digest(self._record["settings"])
+
+    def _continue(self, missing: np.ndarray, run: Json) -> None:
+        """Notes in the folder that the set is not complete."""
+        record = self._record
+        record.pop("shards", None)
+        if missing.any():
+            record["runs"] = [*record.get("runs", []), run]
+            for name in FIGURES:
+                record.pop(name, None)
+        elif "images_per_second" not in record:
+            record |= self._stopped_figures()
+        with write_errors(self.folder / RECORD):
+            write_json(self.folder / RECORD, record)
+            (self.folder / PROGRESS).mkdir(exist_ok=True)
+        files.write_sums(self.folder, self._digests, self._count, self._settings())
+
+    def lacks(self, name: str) -> bool:
+        """Whether the record of the opened set has no such part."""
+        return name not in self._record
+
+    def begin(self, figures: Json) -> None:
+        """Notes what is known when sampling begins, so that the record of a job that a kill stops at the end has it.
+
+        Args:
+            figures: images to make, and seconds of compilation.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        path = self.folder / PROGRESS / FIGURES_FILE
+        with write_errors(path):
+            write_json(path, figures)
+
+    def _stopped_figures(self) -> Json:
+        """The figures of a job that ended between its last image and the record; empty if they are not known."""
+        path = self.folder / PROGRESS / FIGURES_FILE
         try:
-            return [entry for path in lists for entry in parse_sums(path.read_text(errors="replace"))]
-        except OSError as error:
-            raise UserError(f"out={self.folder} cannot be used: {error}") from None
+            figures = sound_parts(read_json_object(path))
+            made, compile_seconds = figures["images_made"], figures["compile_seconds"]
+            ends = [written.stat().st_mtime for written in files.journals(self.folder) or [self.folder / SUMS]]
+            seconds = max(max(ends) - path.stat().st_mtime, _SHORTEST)
+            figures = (made, compile_seconds + seconds, compile_seconds, made / seconds)
+            return dict(zip(FIGURES, figures, strict=True))
+        except (OSError, JsonError, KeyError, TypeError):
+            return {}
 
-    def _journals(self) -> list[Path]:
-        return sorted((self.folder / PROGRESS).glob("*"))
-
-    def _intact(self, noted: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Names and digests of the files that match a noted digest."""
-        accepted: dict[str, set[str]] = {}
-        for digest, name in noted:
-            accepted.setdefault(name, set()).add(digest)
-        return intact_files(self.folder, accepted)
-
-    def _write_sums(self) -> list[Json]:
-        """Writes the known digests into SHA256SUMS, deletes the journals, and describes the shards."""
-        shards = [
-            {"first": first, "samples": min(SHARD_SIZE, self._count - first), "lines": []}
-            for first in range(0, self._count, SHARD_SIZE)
-        ]
-        others = []
-        for name in sorted(self._digests, key=lambda name: (sample_of(name), name)):
-            index = sample_of(name)
-            lines = shards[int(index) // SHARD_SIZE]["lines"] if index < self._count else others
-            lines.append(format_sum(self._digests[name], name))
-        texts = ["".join(shard.pop("lines")).encode() for shard in shards]
-        with write_errors(self.folder / SUMS):
-            write_bytes(self.folder / SUMS, b"".join([*texts, "".join(others).encode()]))
-            for journal in self._journals():
-                journal.unlink()
-        return [shard | {"sha256": hashlib.sha256(text).hexdigest()} for shard, text in zip(shards, texts, strict=True)]
-
-    def finish(self, figures: Json, *, npz: bool, channels: int, draw: Callable[[], None]) -> None:
+    def finish(self, figures: Json, additions: Json, *, npz: bool, channels: int, draw: Callable[[], None]) -> None:
         """Completes the record when all files are written; leaves a complete set alone.
 
         Args:
             figures: counts and times of this call.
+            additions: other parts for the record; empty for none.
             npz: also write samples.npz; an existing one follows the images in any case.
             channels: of the images.
             draw: draws the grid; called if there is something new to show.
@@ -165,19 +183,20 @@ class SampleSet:
         Raises:
             UserError: a file is missing, or something cannot be written.
         """
-        record = self.read_record()
-        written = {name: digest for digest, name in self._read_sums()}
+        record, complete = self._record, "shards" in self._record
+        written = {name: sums[-1] for name, sums in files.read_noted(self.folder).files.items()}
         made = bool(written.keys() - self._digests.keys())
         self._digests |= written
         self._check_complete()
-        complete = "shards" in record
         if (npz or (self.folder / NPZ).exists()) and (made or NPZ not in self._digests):
-            self._write_npz(channels)
-        elif complete:
+            self._digests[NPZ] = write_samples_npz(self.folder, self._count, channels)
+        elif complete and not additions:
             return
         if not complete:
             draw()
-        record |= (figures if made or "seconds" not in record else {}) | {"shards": self._write_sums()}
+        files.write_sums(self.folder, self._digests, self._count, self._settings())
+        shards = files.describe_shards(self._digests, self._count)
+        record |= (figures if made else figures | record) | additions | {"shards": shards}
         with write_errors(self.folder / RECORD):
             write_json(self.folder / RECORD, record)
         shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
@@ -190,30 +209,3 @@ class SampleSet:
                         f"{self.folder / name} is missing: another job is working in this folder; end one of them "
                         "and run the command again"
                     )
-
-    def _write_npz(self, channels: int) -> None:
-        """Streams all results into one array; memory holds one shard at a time."""
-        paths = [image_path(self.folder, index) for index in range(self._count)]
-        shape = (self._count, *load_png(paths[0], channels).shape)
-        with (
-            write_errors(self.folder / NPZ),
-            concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
-            atomic_path(self.folder / NPZ) as temporary,
-        ):
-            # The date is fixed, so that the same images give the same bytes.
-            with (
-                zipfile.ZipFile(temporary, "w") as archive,
-                archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
-            ):
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for first in range(0, self._count, SHARD_SIZE):
-                    for image in pool.map(lambda path: load_png(path, channels), paths[first : first + SHARD_SIZE]):
-                        file.write(image.tobytes())
-            self._digests[NPZ] = sha256(temporary)
-
-
-def sample_of(name: str) -> float:
-    """The sample that a file belongs to; infinity if it belongs to none."""
-    match = re.fullmatch(rf"{IMAGES}/(\d+)\.png|{REFERENCES}/(\d+)_\d+\.png", name)
-    return int(match[1] or match[2]) if match else math.inf

@@ -1,0 +1,69 @@
+"""The record of a sample set, samples.json: what it must look like, and what of a damaged one can be trusted."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from transdiff_jax.config import make_config
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.files import Json
+from transdiff_jax.storage.json_files import JsonError, read_json_object
+
+MOST_BYTES = 2**30  # a line for each label: some hundred million samples
+_DEEPEST = 20
+FIGURES = ("images_made", "seconds", "compile_seconds", "images_per_second")  # of the last call that sampled
+
+
+def _is_config(value: object) -> bool:
+    try:
+        make_config(value if isinstance(value, dict) else {})
+        return isinstance(value, dict) and "num_classes" in value.get("model", {})
+    except (UserError, RecursionError):
+        return False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _depth(value: object) -> int:
+    """How many lists and objects lie within each other; at most _DEEPEST + 1."""
+    depth, inner = 0, [value]
+    while inner and depth <= _DEEPEST:
+        values = [list(item.values()) if isinstance(item, dict) else item for item in inner]
+        inner = [item for part in values if isinstance(part, list) for item in part if isinstance(item, list | dict)]
+        depth += 1
+    return depth
+
+
+# The form of each part but the settings and the shards, which are compared with digests.
+_FORMS: dict[str, Callable[[object], bool]] = {
+    "config": _is_config,
+    "runs": lambda value: isinstance(value, list) and all(isinstance(run, dict) for run in value),
+    "semantic_similarity": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    **dict.fromkeys(FIGURES, lambda value: value is None or _is_number(value)),
+}
+
+
+def read_record(path: Path) -> Json:
+    """The content of samples.json.
+
+    Raises:
+        JsonError: it is no record.
+        OSError: it cannot be read.
+    """
+    record = read_json_object(path, MOST_BYTES)
+    if _depth(record) > _DEEPEST:
+        raise JsonError("is nested too deeply")
+    return record
+
+
+def sound_parts(record: Json) -> Json:
+    """The record without the parts that do not have their form."""
+    return {name: value for name, value in record.items() if name not in _FORMS or _FORMS[name](value)}
+
+
+def settings_digest(settings: Json) -> str:
+    """The SHA-256 of settings, as SHA256SUMS notes it."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
