@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.nn.layers import dense
+from transdiff_jax.nn.qkv import QkvProjection, constrain_heads
 from transdiff_jax.parallel import axes
 
 
@@ -110,11 +111,6 @@ def attend_pairs(
     return jnp.stack(attended, axis=1).reshape(query.shape)
 
 
-def _constrain_heads(x: Float[Array, "b tokens heads head_dim"]) -> Float[Array, "b tokens heads head_dim"]:
-    """Splits over rows and heads."""
-    return axes.constrain(x, axes.BATCH, None, axes.HEADS, None)
-
-
 def _project_heads(
     x: Float[Array, "b tokens heads head_dim"], width: int, dtype: DTypeLike
 ) -> Float[Array, "b tokens {width}"]:
@@ -123,7 +119,7 @@ def _project_heads(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention with one fused parameter for queries, keys and values."""
 
     heads: int
     weight_dropout: float  # rate, on attention weights
@@ -163,10 +159,8 @@ class SelfAttention(nn.Module):
         earlier: KeysValues | None,
     ) -> tuple[Float[Array, "b tokens width"], KeysValues]:
         width = x.shape[-1]
-        names = (axes.EMBED, axes.QKV, axes.HEADS, axes.HEAD_DIM)
-        qkv = dense((3, self.heads, width // self.heads), names, self.dtype, name="qkv")(x)
-        qkv = axes.constrain(qkv, axes.BATCH, None, None, axes.HEADS, None)
-        query, keys_values = qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
+        query, key, value = QkvProjection(self.heads, self.dtype, name="qkv")(x)
+        keys_values = KeysValues(key, value)
         if earlier is not None:
             keys_values = append_tokens(earlier, keys_values)
         x = attend(query, keys_values, mask, Dropout(self.weight_dropout), self.implementation)
@@ -186,7 +180,7 @@ class CrossKeysValues(nn.Module):
         names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
         key = dense(shape, names, self.dtype, name="key")(condition)
         value = dense(shape, names, self.dtype, name="value")(condition)
-        return KeysValues(_constrain_heads(key), _constrain_heads(value))
+        return KeysValues(constrain_heads(key), constrain_heads(value))
 
 
 class CrossAttention(nn.Module):
@@ -209,7 +203,7 @@ class CrossAttention(nn.Module):
         width = x.shape[-1]
         names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
         query = dense((self.heads, width // self.heads), names, self.dtype, name="query")(x)
-        query = _constrain_heads(query)
+        query = constrain_heads(query)
         if isinstance(keys_values, GuidedPair):
             x = attend_pairs(query, keys_values, self.implementation)
         else:

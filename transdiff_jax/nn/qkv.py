@@ -1,0 +1,68 @@
+"""The projection of tokens to queries, keys and values."""
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from transdiff_jax.nn.layers import with_axes
+from transdiff_jax.parallel import axes
+
+Heads = Float[Array, "b tokens heads head_dim"]
+
+_QKV = ("query", "key", "value")  # in the order of the fused parameter
+
+
+def constrain_heads(x: Heads) -> Heads:
+    """Splits over rows and heads."""
+    return axes.constrain(x, axes.BATCH, None, axes.HEADS, None)
+
+
+def split_qkv(fused: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Kernel and bias of queries, of keys and of values, from those of the fused projection."""
+    return {
+        name: {"kernel": fused["kernel"][:, index], "bias": fused["bias"][index]} for index, name in enumerate(_QKV)
+    }
+
+
+def _fused_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+    """Xavier-uniform over the flattened matrix of the fused projection."""
+    return nn.initializers.xavier_uniform()(key, (shape[0], math.prod(shape[1:])), dtype).reshape(shape)
+
+
+class QkvProjection(nn.Module):
+    """Queries, keys and values of tokens: one parameter, three products.
+
+    One product would leave the three side by side in memory, and kernels of attention would need a copy of each. The
+    parameters may be those of `split_qkv` instead: then nothing is left to split.
+    """
+
+    heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b tokens width"]) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values."""
+        if self.has_variable("params", _QKV[0]):
+            parts = self.variables["params"]
+        else:
+            names = (axes.EMBED, axes.QKV, axes.HEADS, axes.HEAD_DIM)
+            shape = (3, self.heads, x.shape[-1] // self.heads)
+            kernel = self.param("kernel", with_axes(_fused_init, *names), (x.shape[-1], *shape), jnp.float32)
+            bias = self.param("bias", with_axes(nn.initializers.zeros, *names[1:]), shape, jnp.float32)
+            parts = split_qkv({"kernel": kernel, "bias": bias})
+        query, key, value = (self._project(x, **parts[name]) for name in _QKV)
+        return query, key, value
+
+    def _project(
+        self,
+        x: Float[Array, "b tokens width"],
+        kernel: Float[Array, "width heads head_dim"],
+        bias: Float[Array, "heads head_dim"],
+    ) -> Heads:
+        x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
+        return constrain_heads(jnp.einsum("btw,whd->bthd", x, kernel) + bias)
