@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,8 @@ from tests.support.configs import tiny_config
 from tests.support.parameters import fresh_params, random_params
 from transdiff_jax.model.decoder import VelocityDecoder
 from transdiff_jax.model.loss import visible_features
-from transdiff_jax.nn.attention import GuidedPair, KeysValues
+from transdiff_jax.nn.attention import KeysValues
+from transdiff_jax.nn.stack import unstack
 
 MODEL = tiny_config(mrar=True).model
 X = jax.random.normal(jax.random.key(0), (2, 3, 16, 4))
@@ -49,30 +52,39 @@ def test_inputs_of_one_condition_do_not_meet():
             np.testing.assert_allclose(one[0, 0], together[row, k], rtol=1e-4, atol=1e-5)
 
 
+def velocity_at(params, x, features, model=MODEL):
+    module, t = VelocityDecoder(model), jnp.array([520.0])
+
+    def apply(params, method, *arguments):
+        return module.apply({"params": params}, *arguments, method=method)
+
+    time = apply(params["decoder"], VelocityDecoder.embed_times, t)
+    keys_values = apply(params["decoder"], VelocityDecoder.condition, features)
+    step = apply(params["decoder"], VelocityDecoder.step_weights)
+    return apply(step, VelocityDecoder.velocity_at, x, time, unstack(keys_values))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("conditions", [1, 2, 4])
-def test_velocity_at_one_time_is_that_of_rows_alone(guided, conditions):
-    params, module = random_params(MODEL), VelocityDecoder(MODEL)
-    variables = {"params": params["decoder"]}
-    x, t = jax.random.normal(jax.random.key(2), (4, 16, 4)), jnp.array([520.0])
-    # There are four rows, and each of the `conditions` features serves equally many of them.
-    own, null = jax.random.normal(jax.random.key(3), (4, 16, 16)), jax.random.normal(jax.random.key(4), (4, 16, 16))
-    null = null[:conditions]
+def test_velocity_at_one_time_is_that_of_rows_alone(guided, dtype):
+    params, model = random_params(MODEL), dataclasses.replace(MODEL, dtype=dtype)
+    x, features = jax.random.normal(jax.random.key(2), (4, 16, 4)), jax.random.normal(jax.random.key(3), (8, 16, 16))
+    features = features if guided else features[:4]
+    made = jax.jit(lambda: velocity_at(params, x, features, model))()
+    rows = jnp.repeat(x, 2, axis=0) if guided else x
+    expected = velocity(params, rows[:, None], jnp.full((len(rows), 1), 520.0), features, model=model)[:, 0]
+    # In bfloat16 both round alike, because they cast the same weights.
+    rtol, atol = (1e-4, 1e-5) if dtype == "float32" else (1e-2, 1e-2)
+    np.testing.assert_allclose(made, expected, rtol=rtol, atol=atol)
 
-    @jax.jit
-    def made():
-        time = module.apply(variables, t, method=VelocityDecoder.embed_times)
-        ours, shared = (module.apply(variables, features, method=VelocityDecoder.condition) for features in (own, null))
-        return module.apply(
-            variables, x, time, GuidedPair(ours, shared) if guided else shared, method=VelocityDecoder.velocity_at
-        )
 
-    shared = jnp.repeat(null, 4 // conditions, axis=0)
-    expected = [
-        velocity(params, x[:, None], jnp.full((4, 1), 520.0), features)[:, 0]
-        for features in ((own, shared) if guided else (shared,))
-    ]
-    np.testing.assert_allclose(made(), jnp.stack(expected, axis=1).reshape(-1, 16, 4), rtol=1e-4, atol=1e-5)
+def test_halves_of_a_pair_share_what_comes_before_their_conditions():
+    x, features = jnp.zeros((4, 16, 4)), jnp.zeros((8, 16, 16))
+    program = jax.jit(lambda params: velocity_at(params, x, features)).lower(random_params(MODEL)).as_text()
+    # In block 0: queries, keys, values and the output of self-attention, and the queries of cross-attention.
+    assert len(re.findall(r"dot_general.*-> tensor<4x16x2x8xf32>", program)) == 4
+    assert len(re.findall(r"dot_general.*-> tensor<8x16x2x8xf32>", program)) == 4
+    assert len(re.findall(r"dot_general.*-> tensor<4x16x16xf32>", program)) == 2, "with the projection of x"
 
 
 def test_visible_mask_is_a_prefix_of_the_features():

@@ -9,11 +9,9 @@ from tests.support.parameters import perturb
 from transdiff_jax.nn.attention import (
     CrossAttention,
     CrossKeysValues,
-    GuidedPair,
     KeysValues,
     SelfAttention,
     attend,
-    attend_pairs,
     attend_rows,
     block_causal_mask,
 )
@@ -60,14 +58,6 @@ def test_rows_of_a_condition_attend_like_each_alone():
     made = attend_rows(query, KeysValues(key, value))
     alone = attend(query, KeysValues(jnp.repeat(key, 3, axis=0), jnp.repeat(value, 3, axis=0)))
     np.testing.assert_allclose(made, alone, rtol=1e-5, atol=1e-6)
-
-
-def test_halves_of_a_pair_attend_to_their_own():
-    query, own, null = normal(0, 6, 5, 3, 4), normal(1, 3, 7, 3, 4), normal(2, 1, 2, 3, 4)
-    made = attend_pairs(query, GuidedPair(KeysValues(own, own + 1), KeysValues(null, null + 1)))
-    np.testing.assert_allclose(made[0::2], attend(query[0::2], KeysValues(own, own + 1)), rtol=1e-5, atol=1e-6)
-    nulls = jnp.repeat(null, 3, axis=0)
-    np.testing.assert_allclose(made[1::2], attend(query[1::2], KeysValues(nulls, nulls + 1)), rtol=1e-5, atol=1e-6)
 
 
 def test_self_attention_extended_is_the_whole():
@@ -207,8 +197,15 @@ def test_cudnn_takes_rows_of_a_condition_as_one_query(cudnn):
     x, keys_values = normal(0, 6, 5, 6), KeysValues(normal(1, 2, 7, 3, 2), normal(2, 2, 7, 3, 2))
     module = CrossAttention(3, 0.0, 0.0, jnp.float32)
     params = module.init(jax.random.key(0), x, keys_values)
-    pair = GuidedPair(keys_values, keys_values)
-    for inputs in (keys_values, pair):
-        made = module.clone(implementation="cudnn").apply(params, x[:4], inputs)
-        np.testing.assert_allclose(made, module.apply(params, x[:4], inputs), rtol=1e-5, atol=1e-6)
-    assert [entry[1:3] for entry in cudnn] == [((2, 10, 3, 2), (2, 7, 3, 2)), *[((2, 5, 3, 2), (2, 7, 3, 2))] * 2]
+    made = module.clone(implementation="cudnn").apply(params, x[:4], keys_values)
+    np.testing.assert_allclose(made, module.apply(params, x[:4], keys_values), rtol=1e-5, atol=1e-6)
+    assert [entry[1:3] for entry in cudnn] == [((2, 10, 3, 2), (2, 7, 3, 2))]
+
+
+def test_a_row_attends_to_each_of_its_conditions():
+    x, keys_values = normal(0, 2, 5, 6), KeysValues(normal(1, 4, 7, 3, 2), normal(2, 4, 7, 3, 2))
+    module = CrossAttention(3, 0.0, 0.0, jnp.float32)
+    params = module.init(jax.random.key(0), x, keys_values)
+    made = module.apply(params, x, keys_values)
+    expected = module.apply(params, jnp.repeat(x, 2, axis=0), keys_values)
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)

@@ -23,7 +23,7 @@ class Sharing:
 
     keys_values: bool = True  # cross-attention keys, values and condition projection: once per image, not per step
     times: bool = True  # time embeddings: once for all rows of all samples, not once per row
-    first_attention: bool = True  # block 0 up to its cross-attention: once per guided pair
+    first_attention: bool = True  # block 0 up to its cross-attention's queries: once per guided pair
     classes: bool = True  # start of the sequence: once per class and, for the null class, once per batch
     cache: bool = True  # MRAR: each group of the sequence once, not again at every later image
     unguided: bool = True  # no unconditional half at times when the guidance weight is 1
@@ -147,8 +147,8 @@ def _step_flops(model: ModelConfig, image: int, rows: int, sharing: Sharing) -> 
     if not sharing.times:
         total += rows * time_flops(model)
     if sharing.first_attention:
-        projection = 2 * model.latent_tokens * model.latent_channels * model.width
-        total -= (rows - 1) * (projection + self_attention_flops(model))
+        projections = 2 * model.latent_tokens * (model.latent_channels + model.width) * model.width  # input, queries
+        total -= (rows - 1) * (projections + self_attention_flops(model))
     return total
 
 

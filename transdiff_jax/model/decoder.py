@@ -1,17 +1,16 @@
 """The diffusion decoder: the velocity network, conditioned on semantic features by cross-attention."""
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Real
 
 from transdiff_jax.config import ModelConfig
-from transdiff_jax.flow.guidance import interleave
-from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, GuidedPair, KeysValues, SelfAttention
+from transdiff_jax.model.step_weights import Weights, step_weights
+from transdiff_jax.nn.attention import CrossAttention, CrossKeysValues, KeysValues, SelfAttention
 from transdiff_jax.nn.layers import (
     Mlp,
     TimeEmbedding,
@@ -21,12 +20,11 @@ from transdiff_jax.nn.layers import (
     layer_norm,
     modulate,
     modulation_init,
+    repeat_rows,
     with_axes,
 )
 from transdiff_jax.nn.stack import stack
 from transdiff_jax.parallel import axes
-
-Tree = TypeVar("Tree")  # of arrays
 
 
 class TimeCondition(NamedTuple):
@@ -82,20 +80,16 @@ class DecoderBlock(nn.Module):
     def after_attention(
         self,
         x: Float32[Array, "b tokens width"],
-        keys_values: KeysValues | GuidedPair,
+        keys_values: KeysValues,
         modulation: Float32[Array, "rows 6 width"],
         mask: Bool[Array | np.ndarray, "queries semantic_tokens"] | None = None,
-    ) -> Float32[Array, "b tokens width"]:
-        """Cross-attention and MLP; a guided pair of conditions takes interleaved rows."""
+    ) -> Float32[Array, "more_rows tokens width"]:
+        """Cross-attention and MLP, for more rows if there are more conditions than rows (see `CrossAttention`)."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[3:]
         x = constrain_tokens(x)
-        x = x + self.cross_attention(self.cross_norm(x), keys_values, mask)
+        attended = self.cross_attention(self.cross_norm(x), keys_values, mask)
+        x = repeat_rows(x, len(attended)) + attended
         return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
-
-
-def _layer(tree: Tree, index: int) -> Tree:
-    """One layer of a tree whose leaves stack the layers on their leading axis."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 class VelocityDecoder(nn.Module):
@@ -170,30 +164,31 @@ class VelocityDecoder(nn.Module):
         tables = self.blocks.variables["params"]["modulation"]
         return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
+    def step_weights(self) -> Weights:
+        """The parameters for `velocity_at`; see `step_weights`."""
+        return step_weights(self.variables["params"], jnp.dtype(self.config.dtype))
+
     def velocity_at(
-        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: KeysValues | GuidedPair
+        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: tuple[KeysValues, ...]
     ) -> Float32[Array, "rows tokens c"]:
         """The velocity in a sampler's step: all rows share one time, and the halves of a guided pair share one x.
 
-        The halves share everything before the first cross-attention, and may share keys and values. The layers are
-        unrolled, because a sampler calls this in a loop of its own (see `stack`).
+        The parameters must be those of `step_weights`. The halves share everything before the first cross-attention.
+        The layers are written out, because a sampler calls this in a loop of its own (see `stack`).
 
         Args:
             x_t: noisy latents.
             time: a single row.
-            keys_values: from `condition`, for b rows, or for n that serve b / n rows each; or a guided pair of these.
+            keys_values: of each block, for b rows, or for 2b, interleaved (conditional, unconditional).
 
         Returns:
-            b rows, or for a guided pair 2b interleaved (conditional, unconditional) rows.
+            A row for each row of keys and values.
         """
-        x = self._embed(x_t)
-        for index in range(self.config.decoder_blocks):
-            params, layer = _layer((self.blocks.variables["params"], keys_values), index)
-            block = DecoderBlock(self.config, parent=None).bind({"params": params})
-            x = block.self_attention(x, time.blocks[:, index])
-            if index == 0 and isinstance(keys_values, GuidedPair):
-                x = interleave(x, x)
-            x = block.after_attention(x, layer, time.blocks[:, index])
+        x, blocks = self._embed(x_t), self.variables["params"]["blocks"]
+        for index, layer in enumerate(keys_values):
+            block = DecoderBlock(self.config, parent=None).bind({"params": blocks[str(index)]})
+            modulation = time.blocks[:, index]
+            x = block.after_attention(block.self_attention(x, modulation), layer, modulation)
         return self._project(x, time.output)
 
     def _embed(self, x_t: Float[Array, "rows tokens c"]) -> Float32[Array, "rows tokens width"]:

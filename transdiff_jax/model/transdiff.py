@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Float32, Int, Real
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.model.decoder import TimeCondition, VelocityDecoder
 from transdiff_jax.model.encoder import Prefix, SemanticEncoder, Semantics
-from transdiff_jax.nn.attention import GuidedPair, KeysValues
+from transdiff_jax.model.step_weights import Weights
+from transdiff_jax.nn.attention import KeysValues
 
 
 class TransDiff(nn.Module):
@@ -56,10 +57,14 @@ class TransDiff(nn.Module):
         """All modulation of the decoder at some times; see `VelocityDecoder.embed_times`."""
         return self.decoder.embed_times(timesteps)
 
+    def step_weights(self) -> dict[str, Weights]:
+        """The parameters for `velocity_at`; see `step_weights.step_weights`."""
+        return {"decoder": self.decoder.step_weights()}
+
     def velocity_at(
-        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: KeysValues | GuidedPair
+        self, x_t: Float[Array, "b tokens c"], time: TimeCondition, keys_values: tuple[KeysValues, ...]
     ) -> Float32[Array, "rows tokens c"]:
-        """Velocity in a sampler's step; see `VelocityDecoder.velocity_at`."""
+        """Velocity in a sampler's step, with the parameters of `step_weights`; see `VelocityDecoder.velocity_at`."""
         return self.decoder.velocity_at(x_t, time, keys_values)
 
     def __call__(

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from transdiff_jax.nn.dropout import Dropout
-from transdiff_jax.nn.layers import dense
+from transdiff_jax.nn.layers import dense, repeat_rows
 from transdiff_jax.nn.qkv import QkvProjection, constrain_heads
 from transdiff_jax.parallel import axes
 
@@ -22,13 +22,6 @@ class KeysValues(NamedTuple):
 
     key: Float[Array, "*lead tokens heads head_dim"]
     value: Float[Array, "*lead tokens heads head_dim"]
-
-
-class GuidedPair(NamedTuple):
-    """What the two halves of guided pairs attend to; each may serve several pairs, as in `attend_rows`."""
-
-    conditional: KeysValues
-    unconditional: KeysValues
 
 
 def append_tokens(earlier: KeysValues, new: KeysValues) -> KeysValues:
@@ -96,19 +89,6 @@ def attend_rows(
     conditions = len(keys_values.key)
     long = query.reshape(conditions, rows // conditions * tokens, *head)
     return attend(long, keys_values, mask, drop, implementation).reshape(query.shape)
-
-
-def attend_pairs(
-    query: Float[Array, "rows q heads head_dim"], pair: GuidedPair, implementation: str = "xla"
-) -> Float[Array, "rows q heads head_dim"]:
-    """`attend_rows` from interleaved guided pairs; each half attends to its own keys and values."""
-    rows, *rest = query.shape
-    halves = query.reshape(rows // 2, 2, *rest)
-    attended = [
-        attend_rows(halves[:, half], keys_values, implementation=implementation)
-        for half, keys_values in enumerate(pair)
-    ]
-    return jnp.stack(attended, axis=1).reshape(query.shape)
 
 
 def _project_heads(
@@ -196,16 +176,17 @@ class CrossAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "rows q width"],
-        keys_values: KeysValues | GuidedPair,
+        keys_values: KeysValues,
         mask: Bool[Array | np.ndarray, "long_q k"] | None = None,
-    ) -> Float[Array, "rows q width"]:
-        """Attends to the keys and values of conditions as in `attend_rows`, or to a guided pair."""
+    ) -> Float[Array, "more_rows q width"]:
+        """Attends to the keys and values of conditions as in `attend_rows`.
+
+        If there are more conditions than rows, each row attends to several, which are adjacent, and the result has a
+        row for each condition.
+        """
         width = x.shape[-1]
         names = (axes.EMBED, axes.HEADS, axes.HEAD_DIM)
         query = dense((self.heads, width // self.heads), names, self.dtype, name="query")(x)
-        query = constrain_heads(query)
-        if isinstance(keys_values, GuidedPair):
-            x = attend_pairs(query, keys_values, self.implementation)
-        else:
-            x = attend_rows(query, keys_values, mask, Dropout(self.weight_dropout), self.implementation)
+        query = repeat_rows(constrain_heads(query), len(keys_values.key))
+        x = attend_rows(query, keys_values, mask, Dropout(self.weight_dropout), self.implementation)
         return Dropout(self.dropout)(_project_heads(x, width, self.dtype))

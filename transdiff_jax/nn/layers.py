@@ -84,6 +84,11 @@ def layer_norm(*, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
     )
 
 
+def repeat_rows(x: Float[Array, "b ..."], rows: int) -> Float[Array, "more_rows ..."]:
+    """Repeats each row next to itself until there are `rows`; leaves as many or more as they are."""
+    return jnp.repeat(x, max(1, rows // len(x)), axis=0)
+
+
 def constrain_tokens(x: Float[Array, "b *tokens width"]) -> Float[Array, "b *tokens width"]:
     """Splits over the rows alone."""
     return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))

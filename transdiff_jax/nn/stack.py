@@ -1,11 +1,14 @@
 """A stack of equal blocks as one scanned module, so that compile time does not grow with depth."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from transdiff_jax.parallel import axes
+
+Tree = TypeVar("Tree")  # of arrays
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -43,3 +46,9 @@ def stack(
         unroll=length if unroll else 1,
         metadata_params={nn.PARTITION_NAME: axes.LAYERS},
     )
+
+
+def unstack(tree: Tree) -> tuple[Tree, ...]:
+    """The layers of a tree whose leaves stack them on their leading axis."""
+    leaves, structure = jax.tree.flatten(tree)
+    return tuple(jax.tree.unflatten(structure, layer) for layer in zip(*map(jnp.unstack, leaves), strict=True))

@@ -9,7 +9,7 @@ Deduplication happens inside the jitted program, separately for the rows of each
 its arguments, no table has to follow the parameters, and no row leaves its device. Published sets are in class order,
 so a batch holds few classes; if all rows differ, each is encoded once, as it would be without deduplication. The
 decoder's keys and values are made for each row from its class's features: the rows attend to them, so sharing would
-save 0.1 % of a sample's FLOPs and no memory. Those of the null class are shared.
+save 0.1 % of a sample's FLOPs and no memory. Those of the null class are made once, and copied for each row.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
+from transdiff_jax.flow.guidance import interleave
 from transdiff_jax.model.encoder import Prefix
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
-from transdiff_jax.nn.attention import GuidedPair, KeysValues, append_tokens
+from transdiff_jax.nn.attention import KeysValues, append_tokens
 from transdiff_jax.parallel import axes
 from transdiff_jax.sampling.fusion import Labels, Splice, check_splice, splice_features
 
@@ -46,15 +47,17 @@ class Conditions(NamedTuple):
     cache: KeysValues | None  # the semantic encoder's; a sample's sequences are adjacent; None with one image
     splice: Splice | None  # of later images only; None without fused classes
 
-    def pair(self) -> GuidedPair:
-        """What the decoder attends to for a guided image.
+    def pairs(self) -> KeysValues:
+        """Keys and values for guided images: 2b rows, interleaved (conditional, unconditional).
 
         Raises:
             ValueError: the conditions were made unguided.
         """
         if self.unconditional is None:
             raise ValueError("conditions without the null class have no guided pair: make them with guided=True")
-        return GuidedPair(self.conditional, self.unconditional)
+        batch = self.conditional.key.shape[1]
+        rows = jax.tree.map(lambda leaf: _spread(leaf, batch, 1), self.unconditional)
+        return jax.tree.map(jax.vmap(interleave), self.conditional, rows)
 
 
 def first_conditions(

@@ -19,8 +19,9 @@ from transdiff_jax.flow.timesteps import solver_grid
 from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
-from transdiff_jax.nn.attention import GuidedPair, KeysValues
+from transdiff_jax.nn.attention import KeysValues
 from transdiff_jax.nn.patches import tokens_to_latent
+from transdiff_jax.nn.stack import unstack
 from transdiff_jax.parallel import axes
 from transdiff_jax.sampling.conditions import Conditions, first_conditions, next_conditions
 from transdiff_jax.sampling.fusion import Labels, Splice
@@ -57,12 +58,13 @@ def sample_latents(
     weights = [guidance_weights(image, tables[image.steps].times) for image in settings]
     shape = (c.latent_tokens, c.latent_channels)
     guided = any(np.any(is_guided(weight)) for weight in weights)
+    step_params = applied(model, params, TransDiff.step_weights)()
     conditions = first_conditions(model, params, labels, splice, guided=guided)
     images: list[Array] = []
     for number, (image, weight) in enumerate(zip(settings, weights, strict=True)):
         if images:
             conditions = next_conditions(model, params, conditions, images[-1])
-        velocity = _velocity(model, params, conditions, tables[image.steps], weight)
+        velocity = _velocity(model, step_params, conditions, tables[image.steps], weight)
         steps = functools.partial(noise.step, number, shape)
         x = SOLVERS[image.solver].solve(velocity, noise.initial(shape), solver_grid(image), steps)
         images.append(tokens_to_latent(x, c.latent_size))
@@ -71,32 +73,33 @@ def sample_latents(
 
 def _velocity(
     model: TransDiff,
-    params: Params,
+    step_params: Params,
     conditions: Conditions,
     table: RowsByTime[TimeCondition],
     weights: Float[np.ndarray, " n"],
 ) -> VelocityFn:
     """The velocity under conditions, guided at the times of the table whose weight is above 1."""
 
-    def velocity(x: Latents, t: Time, keys_values: KeysValues | GuidedPair) -> Float[Array, "rows tokens c"]:
-        x, split = axes.gather_inside(x, params)
-        return applied(model, split, TransDiff.velocity_at)(x, table.at(t), keys_values)
+    def velocity(keys_values: KeysValues) -> VelocityFn:
+        layers = unstack(keys_values)  # here and not in a step, so that the solver's loop copies nothing
 
-    def single(x: Latents, t: Time) -> Latents:
-        return velocity(x, t, conditions.conditional)
+        def at(x: Latents, t: Time) -> Float[Array, "rows tokens c"]:
+            x, split = axes.gather_inside(x, step_params)
+            return applied(model, split, TransDiff.velocity_at)(x, table.at(t), layers)
 
-    def pair(x: Latents, t: Time) -> Float[Array, "rows tokens c"]:
-        return velocity(x, t, conditions.pair())
+        return at
 
-    def guided(x: Latents, t: Time) -> Latents:
-        return guide(pair, weight_at(t))(x, t)
+    def guided(pairs: VelocityFn) -> VelocityFn:
+        return lambda x, t: guide(pairs, weight_at(t))(x, t)
 
     def weight_at(t: Time) -> Float[Array, ""]:
         return RowsByTime(table.times, jnp.asarray(weights)).at(t)[0]
 
     wanted = is_guided(weights)
-    if np.all(wanted):
-        return guided
     if not np.any(wanted):
-        return single
-    return lambda x, t: jax.lax.cond(is_guided(weight_at(t)), guided, single, x, t)
+        return velocity(conditions.conditional)
+    pairs = guided(velocity(conditions.pairs()))
+    if np.all(wanted):
+        return pairs
+    single = velocity(conditions.conditional)
+    return lambda x, t: jax.lax.cond(is_guided(weight_at(t)), pairs, single, x, t)

@@ -30,16 +30,16 @@ class RowsByTime(Generic[Rows]):
     def at(self, t: Time) -> Rows:
         """The row of time `t`, with a leading axis of one; NaN unless `t` is exactly one of `times`.
 
-        NaN is easier to notice than the row of a near time. The lookup is a product with ones and zeros, not an index:
-        compilers would fuse the search for an index into every use of the row, once for each modulated element.
+        NaN is easier to notice than the row of a near time.
         """
-        hit = (self.times == t).astype(jnp.float32)
-        weights = (hit / jnp.sum(hit))[None]  # no hit: 0 / 0
+        hit = self.times == t
+        found, index = jnp.any(hit), jnp.argmax(hit)
 
         def row(leaf: Float[Array, "n ..."]) -> Float[Array, "1 ..."]:
-            return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision=jax.lax.Precision.HIGHEST)
+            return jnp.where(found, jax.lax.dynamic_slice_in_dim(leaf, index, 1), jnp.nan)
 
-        return jax.tree.map(row, self.rows)
+        # Without the barrier compilers fuse the search into every use of the row, once for each modulated element.
+        return jax.lax.optimization_barrier(jax.tree.map(row, self.rows))
 
 
 def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> RowsByTime[TimeCondition]:
