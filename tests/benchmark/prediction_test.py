@@ -2,7 +2,8 @@ import pytest
 
 from transdiff_jax.benchmark.chips import Chip
 from transdiff_jax.benchmark.hlo import parse
-from transdiff_jax.benchmark.prediction import Machine, predict
+from transdiff_jax.benchmark.kernels import kernels
+from transdiff_jax.benchmark.prediction import Loop, Machine, predict, unchanged_bytes
 
 CHIP = Chip(flops=1e12, hbm_bytes=1, hbm=1e9, ici=1e8, dcn=1e7, integers=1e9)
 DOT = 2 * 64 * 64 * 64  # FLOPs
@@ -80,3 +81,17 @@ def test_terms():
     assert terms["dcn"] == pytest.approx(gathers * BYTES / CHIP.dcn)
     dots, copies = 4 * (36 + 24 + 1), 4 * 12
     assert terms["hbm"] == pytest.approx((dots * 3 + copies * 2 + gathers * 3) * BYTES / CHIP.hbm)
+
+
+def test_what_a_loop_does_not_change():
+    lines = (
+        "%w = f32[64,64]{1,0} get-tuple-element(%t), index=2",
+        "%again = f32[64,64]{1,0} get-tuple-element(%t), index=2",
+        "%half = bf16[64,64]{1,0} convert(%w)",
+        "%y = f32[64,64]{1,0} dot(%x, %half), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
+        "ROOT %next = (s32[], f32[64,64]{1,0}, f32[64,64]{1,0}) tuple(%n, %y, %again)",
+    )
+    text = body("step", *lines).replace("  ROOT %out = (s32[], f32[64,64]{1,0}) tuple(%t, %x)\n", "")
+    module = parse(text)
+    loop = Loop("step", 3, 3, list(kernels(module, "step")), False)
+    assert unchanged_bytes(module, loop) == BYTES + BYTES / 2 + BYTES / 2  # read, written as half, read again

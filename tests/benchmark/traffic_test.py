@@ -91,4 +91,5 @@ def test_bytes_of_a_kernel(name, read, written):
     module = parse(TEXT)
     scope = {each.name: each for each in module.computations["main"]}
     found = traffic(module, scope, scope[name])
-    assert found == pytest.approx((read * MB, written * MB), abs=5000)
+    assert (sum(found[0]), found[1]) == pytest.approx((read * MB, written * MB), abs=5000)
+    assert len(found[0]) == len(scope[name].operands)

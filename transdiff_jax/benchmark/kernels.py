@@ -17,7 +17,7 @@ _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "add-dependency", "domain", "get-dimension-size"),
 }
-_CALLS = {"call", "while", "conditional", "async-start"}
+CALLS = {"call", "while", "conditional", "async-start"}
 _MOVES = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "copy-start", "reshape", "transpose"),
     *("slice", "slice-start", "dynamic-slice", "dynamic-slice-start", "dynamic-update-slice", "concatenate", "pad"),
@@ -45,10 +45,15 @@ class Kernel(NamedTuple):
     kind: Kind
     flops: float  # of matrix products
     integers: float  # 32-bit integer operations
-    read: float  # bytes
+    reads: list[float]  # bytes of each operand
     written: float  # bytes
     times: int  # how often it runs: the product of the trip counts of the loops around it
     collective: Collective | None
+
+    @property
+    def read(self) -> float:
+        """Bytes read."""
+        return sum(self.reads)
 
     @property
     def bytes(self) -> float:
@@ -82,7 +87,7 @@ def kernels(module: Module, name: str | None = None, times: int = 1) -> Iterator
         if instruction.opcode == "conditional":
             branches = [list(kernels(module, called, times)) for called in instruction.called]
             yield from max(branches, key=_work)
-        elif instruction.opcode in _CALLS:
+        elif instruction.opcode in CALLS:
             trips = module.trips(instruction) if instruction.opcode == "while" else 1
             for called in instruction.called:
                 yield from kernels(module, called, times * (trips or 1))
@@ -96,7 +101,7 @@ def _work(found: Iterable[Kernel]) -> tuple[float, float]:
 
 
 def _kernel(module: Module, scope: dict[str, Instruction], instruction: Instruction, times: int) -> Kernel:
-    read, written = traffic(module, scope, instruction)
+    reads, written = traffic(module, scope, instruction)
     found = _contents(module, scope, instruction)
     collective = as_collective(instruction, times, counted=True)
     return Kernel(
@@ -105,7 +110,7 @@ def _kernel(module: Module, scope: dict[str, Instruction], instruction: Instruct
         kind="collective" if collective is not None else _kind(instruction, found),
         flops=sum(_flops(each, names) for each, names, _ in found),
         integers=sum(_integers(each, need) for each, _, need in found),
-        read=read,
+        reads=reads,
         written=written,
         times=times,
         collective=collective,

@@ -21,13 +21,13 @@ class Computation(NamedTuple):
     needed: dict[str, float]
 
 
-def traffic(module: Module, scope: dict[str, Instruction], instruction: Instruction) -> tuple[float, float]:
-    """Bytes read and written by an instruction that becomes one kernel.
+def traffic(module: Module, scope: dict[str, Instruction], instruction: Instruction) -> tuple[list[float], float]:
+    """Bytes that an instruction reads of each operand, and bytes that it writes.
 
     Args:
         module: of the instruction.
         scope: the instructions of its computation, by name.
-        instruction: no tuple, bitcast or other instruction without a kernel.
+        instruction: one that becomes a kernel: no tuple, bitcast or the like.
     """
     if instruction.opcode == "fusion":
         inside = fused(module, instruction)
@@ -36,12 +36,12 @@ def traffic(module: Module, scope: dict[str, Instruction], instruction: Instruct
     else:
         needs = dict(enumerate(_operand_needs(scope, instruction, _result_elements(instruction))))
         written = _written_alone(scope, instruction)
-    read = 0.0
+    read = []
     for number, name in enumerate(instruction.operands):
         arrays = array_shapes(scope[name].shape) if name in scope else []
         whole = sum(array.elements for array in arrays)
         share = min(1.0, needs.get(number, 0.0) / whole) if whole else 0.0
-        read += share * sum(array.bytes for array in arrays if not array.space)
+        read.append(share * sum(array.bytes for array in arrays if not array.space))
     return read, written
 
 
