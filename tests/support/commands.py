@@ -41,8 +41,10 @@ def run(arguments, timeout=300):
     return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
 
 
-def start(arguments, log):
-    return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
+def start(arguments, log, **variables):
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=environment() | variables, stdout=log.open("w"), stderr=subprocess.STDOUT
+    )
 
 
 def wait_for(condition, process, log):
