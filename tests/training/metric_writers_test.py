@@ -1,8 +1,14 @@
+import resource
+import signal
+import threading
+
 import numpy as np
 import pytest
 
 from tests.support.events import read_events
-from transdiff_jax.training.metric_writers import JsonLinesWriter, make_writer, read_metrics
+from transdiff_jax.errors import UserError
+from transdiff_jax.training import metric_writers
+from transdiff_jax.training.metric_writers import JsonLinesWriter, TensorBoardWriter, make_writer, read_metrics
 
 
 def test_scalars_go_to_both_files_and_images_to_the_events(tmp_path):
@@ -32,3 +38,31 @@ def test_kinds_that_are_not_written_raise(tmp_path):
     writer = JsonLinesWriter(tmp_path / "metrics.jsonl")
     with pytest.raises(TypeError, match="does not write histograms"):
         writer.write_histograms(1, {"weights": np.zeros(3)})
+
+
+@pytest.fixture
+def small_files():
+    """Lets files grow to 4 KiB only, as if the disk were full then."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("kind", [TensorBoardWriter, JsonLinesWriter])
+def test_a_full_disk_is_one_error_in_the_callers_thread(tmp_path, monkeypatch, small_files, kind):
+    monkeypatch.setattr(metric_writers, "FLUSH_SECONDS", 0)
+    writer = kind(tmp_path if kind is TensorBoardWriter else tmp_path / "metrics.jsonl")
+    threads = threading.active_count()
+    with pytest.raises(UserError, match=r"could not be written \(File too large\): free space"):
+        for step in range(1000):
+            writer.write_scalars(step, {"loss": 1.0})
+    with pytest.raises(UserError, match="File too large"):
+        writer.close()
+    assert threading.active_count() == threads
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.* could not be written"):
+        make_writer(tmp_path / "nowhere")

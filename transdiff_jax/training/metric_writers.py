@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from transdiff_jax.parallel.processes import is_first
+from transdiff_jax.storage.files import write_errors
 
 
 class _NoSummaryWriter(types.ModuleType):
@@ -38,6 +40,7 @@ def _load_clu_writers() -> types.ModuleType:
 metric_writers = _load_clu_writers()
 
 METRICS_FILE = "metrics.jsonl"
+FLUSH_SECONDS = 10  # between two moments at which the event file is on disk for certain
 
 
 class _ScalarAndImageWriter(metric_writers.MetricWriter):
@@ -70,57 +73,82 @@ class _ScalarAndImageWriter(metric_writers.MetricWriter):
 
 
 class TensorBoardWriter(_ScalarAndImageWriter):
-    """Event files for TensorBoard, without TensorFlow."""
+    """Event files for TensorBoard, without TensorFlow.
+
+    It writes in the caller's thread. The thread of tensorboardX's own writer dies of a full disk, and its caller then
+    waits for it forever.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter  # it loads PyTorch if installed, which takes seconds
+        from tensorboardX import event_file_writer, summary  # they load PyTorch if installed, which takes seconds
+        from tensorboardX.proto.event_pb2 import Event
 
-        self._events = SummaryWriter(str(folder), flush_secs=10)
+        self._folder, self._make, self._event = folder, summary, Event
+        with write_errors(folder):
+            self._events = event_file_writer.EventsWriter(str(folder / "events"))
+        self._next_flush = time.monotonic()
 
     def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         for name, value in scalars.items():
-            self._events.add_scalar(name, float(value), step)
+            self._write(step, self._make.scalar(name, float(value)))
 
     def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "height width channels"]]) -> None:
         """Writes images with 1 or 3 channels."""
         for name, image in images.items():
-            self._events.add_image(name, image, step, dataformats="HWC")
+            self._write(step, self._make.image(name, image, dataformats="HWC"))
+
+    def _write(self, step: int, summary: object) -> None:
+        with write_errors(self._folder):
+            self._events.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() >= self._next_flush:
+            self.flush()
 
     def flush(self) -> None:
-        self._events.flush()
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
+        with write_errors(self._folder):
+            self._events.flush()
 
     def close(self) -> None:
-        self._events.close()
+        with write_errors(self._folder):
+            self._events.close()
 
 
 class JsonLinesWriter(_ScalarAndImageWriter):
     """One JSON object per line: {"step": …, metric: value, …}; it skips images, which the event file holds."""
 
     def __init__(self, path: Path) -> None:
-        cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("a")
-        if cut_off:
-            self._file.write("\n")
+        self._path = path
+        with write_errors(path):
+            cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
+            self._file = path.open("a")
+            if cut_off:
+                self._file.write("\n")
 
     def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         values = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with write_errors(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
 
     def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "height width channels"]]) -> None:
         pass
 
     def flush(self) -> None:
-        self._file.flush()
+        with write_errors(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with write_errors(self._path):
+            self._file.close()
 
 
 def make_writer(workdir: Path) -> metric_writers.MetricWriter:
-    """All destinations of a run in the first process, none in the others; a background thread writes."""
+    """All destinations of a run in the first process, none in the others.
+
+    Its methods raise a UserError if a file cannot be written.
+    """
     writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)] if is_first() else []
-    return metric_writers.AsyncMultiWriter(writers)
+    return metric_writers.MultiWriter(writers)
 
 
 def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
