@@ -81,9 +81,9 @@ class TensorBoardWriter(_ScalarAndImageWriter):
 
     def __init__(self, folder: Path) -> None:
         from tensorboardX import event_file_writer, summary  # they load PyTorch if installed, which takes seconds
-        from tensorboardX.proto.event_pb2 import Event
 
-        self._folder, self._make, self._event = folder, summary, Event
+        self._folder, self._make = folder, summary
+        self._event = importlib.import_module("tensorboardX.proto.event_pb2").Event  # protobuf makes it at run time
         with write_errors(folder):
             self._events = event_file_writer.EventsWriter(str(folder / "events"))
         self._next_flush = time.monotonic()
