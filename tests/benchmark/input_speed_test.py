@@ -2,6 +2,7 @@ import jax
 import pytest
 
 from tests.support.configs import tiny_config
+from tests.support.machines import shrink
 from transdiff_jax.benchmark import input_speed as benchmark_data
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.data.sources.digits import prepare_digits
@@ -55,3 +56,10 @@ def test_beside_the_training_step(directory):
 def test_batch_that_does_not_divide(directory):
     with pytest.raises(UserError, match=r"^batch_size=8 must be divisible by 3"):
         run(directory, devices=3, compare_train=True)
+
+
+@pytest.mark.parametrize(("compare", "size", "what"), [(False, 2**9, "a training batch"), (True, 2**13, "training")])
+def test_what_fits_no_memory_is_one_line(directory, monkeypatch, compare, size, what):
+    shrink(monkeypatch, size)
+    with pytest.raises(UserError, match=f"^{what} takes at least "):
+        run(directory, compare_train=compare)

@@ -1,6 +1,7 @@
 import jax
 import pytest
 
+from tests.support.machines import shrink
 from tests.support.networks import projection
 from transdiff_jax.benchmark import scoring_speed
 from transdiff_jax.config import MeshConfig
@@ -31,3 +32,12 @@ def test_record():
 def test_a_batch_that_does_not_split():
     with pytest.raises(UserError, match="batch_size=12 must be divisible by 8"):
         scoring_speed.benchmark_evaluate(MESH, image_size=4, batch_size=12, repetitions=3)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("settings", "what"), [((4, 2**20), "Inception"), ((2**14, 64), "the benchmark")])
+def test_what_fits_no_memory_is_one_line(monkeypatch, settings, what):
+    shrink(monkeypatch, 2**30)
+    size, batch = settings
+    with pytest.raises(UserError, match=f"^{what} takes at least .* GiB of "):
+        scoring_speed.benchmark_evaluate(MESH, image_size=size, batch_size=batch, repetitions=3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.configs import tiny_config
+from tests.support.machines import shrink
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
@@ -60,3 +61,15 @@ def test_requests_that_cannot_work():
     config = dataclasses.replace(WEIGHTS.config, sampling=dataclasses.replace(WEIGHTS.config.sampling, batch_size=4))
     with pytest.raises(UserError, match="batch_size=4 must be divisible by 8"):
         stream(weights=dataclasses.replace(WEIGHTS, config=config))
+
+
+def test_scores_whose_features_fit_no_memory_are_one_line(monkeypatch):
+    shrink(monkeypatch, 2**30)
+    with pytest.raises(UserError, match=r"^scoring takes at least 11\.4 GiB of host memory, .*features 11\.4 GiB"):
+        stream(labels=(0,) * 10**6)
+
+
+def test_batches_that_fit_no_device_are_one_line(monkeypatch):
+    shrink(monkeypatch, 2**13)
+    with pytest.raises(UserError, match=r"^sampling takes at least "):
+        stream()

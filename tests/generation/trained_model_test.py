@@ -8,6 +8,7 @@ import pytest
 import transdiff_jax as td
 from tests.support.configs import tiny_config
 from tests.support.flags import run
+from tests.support.machines import shrink
 from transdiff_jax.cli import sample
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.generation.sample_files import image_path, reference_path
@@ -149,3 +150,14 @@ def test_mistakes_name_arguments_in_one_line(model, call, message):
 def test_a_step_that_is_not_there(workdir, model):
     with pytest.raises(td.UserError, match=r"holds no checkpoint of step 7; choose one of \[1, 2\]"):
         td.load(workdir, step=7, mesh=model.mesh)
+
+
+def test_a_model_or_a_batch_that_no_device_holds_is_one_line(model, workdir, monkeypatch):
+    shrink(monkeypatch, 2**20)
+    with pytest.raises(td.UserError, match=r"^sampling takes at least [\d,.]+ GiB of each device .*: lower "):
+        model.sample(LABELS, batch_size=2**24)
+    with pytest.raises(td.UserError, match=r"^n=100000000000 must be at least 1 and at most 10000000$"):
+        model.fuse(1, 2, n=10**11)
+    shrink(monkeypatch, 2**10)
+    with pytest.raises(td.UserError, match=rf"^the model of {workdir} takes at least .* \(parameters .*--mesh=1,-1,1"):
+        td.load(workdir)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.configs import tiny_config
 from tests.support.events import read_events
+from tests.support.machines import shrink
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.config import MeshConfig
@@ -134,3 +135,21 @@ def test_a_resumed_run_adds_up_its_time_and_says_what_changed(tiny, tmp_path, ca
         "resuming with config.optimizer.clip_norm changed from 3.0 to 2.0",
         "resuming with config.train.steps changed from 2 to 4",
     ]
+
+
+def test_a_run_that_no_device_holds_is_refused_before_anything_is_made(tiny, tmp_path, monkeypatch):
+    shrink(monkeypatch, 2**20)
+    for field, what in (({"batch_size": 2**20}, "a training batch"), ({"batch_size": 2**12}, "training")):
+        with pytest.raises(UserError, match=f"^{what} takes at least .* MiB of "):
+            train(tiny(train=field), tmp_path / "run")
+    config = tiny(train={"sample_every": 2}, sampling={"batch_size": 2**12})
+    shrink(monkeypatch, 2**23)
+    with pytest.raises(UserError, match=r"^sampling takes at least"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_workdir_is_not_the_current_folder(tiny, name):
+    with pytest.raises(UserError, match=r"^workdir= is empty"):
+        train(tiny(), name)

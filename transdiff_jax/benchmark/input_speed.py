@@ -17,6 +17,7 @@ from transdiff_jax.benchmark.measuring import peak_memory, settings
 from transdiff_jax.benchmark.training_speed import timed_steps
 from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.model.needs import check_input_memory, check_training_memory
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.storage.files import Json
@@ -42,13 +43,16 @@ def benchmark_data(config: Config, mesh: Mesh, *, repetitions: int, compare_trai
         has to wait.
 
     Raises:
-        UserError: with `compare_train`, the batch does not divide over the mesh.
+        UserError: the batch fits no memory, or with `compare_train` does not divide over the mesh.
     """
+    check_input_memory(config)
+    if compare_train:
+        check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
+        check_training_memory(config, mesh)
     record = settings("data", config.model, mesh, config.train.batch_size) | _settings(config)
     record |= _measure_input(config, repetitions)
     measured: Json = {"input_share": None}
     if compare_train:
-        check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
         measured |= _measure_step(config, mesh, repetitions)
         measured["input_share"] = record["seconds_per_batch"] / measured["seconds_per_step"]
     return record | measured

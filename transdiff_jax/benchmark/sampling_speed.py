@@ -19,6 +19,7 @@ from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, samp
 from transdiff_jax.benchmark.measuring import Compiled, compile_program, measure_peak, peak_memory, seconds, settings
 from transdiff_jax.config import Config
 from transdiff_jax.model.mesh_checks import check_implementation
+from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.model.params import Params, init_sharded_params
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel.arrays import batch_sharding
@@ -57,6 +58,7 @@ def benchmark_sample(config: Config, mesh: Mesh, *, repetitions: int, compare_na
     }
     measured = dict.fromkeys(("seconds_per_batch", "naive_images_per_second", "naive_compiled_memory_bytes", "speedup"))
     if not flops_only:
+        check_sampling_memory(config, mesh)
         measured |= _measure(config, mesh, repetitions, compare_naive, record["flops_per_image"])
     return record | measured
 

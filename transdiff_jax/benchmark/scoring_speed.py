@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from transdiff_jax.evaluation.features import FeatureExtractor
 from transdiff_jax.evaluation.inception.network import param_shapes
 from transdiff_jax.evaluation.set_features import make_extractor
+from transdiff_jax.parallel.memory import check_host
 from transdiff_jax.storage.files import Json
 
 _VARIANTS = 2  # batches of pixels, scored in turns
@@ -32,9 +33,12 @@ def benchmark_evaluate(mesh: Mesh, *, image_size: int, batch_size: int, repetiti
         A record.
 
     Raises:
-        UserError: the batch does not split evenly over the devices.
+        UserError: the batch does not split evenly over the devices, or fits no memory.
     """
     extractor = make_extractor(_random_params(), mesh, batch_size)
+    check_host(
+        "the benchmark", {"images": _VARIANTS * batch_size * image_size**2 * 3}, "lower --batch_size or --image_size"
+    )
     draw = np.random.default_rng(0)
     batches = [draw.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8) for _ in range(_VARIANTS)]
     started = time.monotonic()

@@ -21,6 +21,7 @@ from transdiff_jax.benchmark.measuring import (
     weightless_tokenizer,
 )
 from transdiff_jax.config import Config
+from transdiff_jax.model.needs import check_training_memory
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.storage.files import Json
 from transdiff_jax.training.state import TrainState, create_state
@@ -48,7 +49,10 @@ def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only:
         "pairs_per_latent": config.loss.pairs_per_latent,
         "flops_per_image": flops_per_image(config),
     }
-    return record if flops_only else record | _measure(config, mesh, repetitions, record["flops_per_image"])
+    if flops_only:
+        return record
+    check_training_memory(config, mesh)
+    return record | _measure(config, mesh, repetitions, record["flops_per_image"])
 
 
 def flops_per_image(config: Config) -> float:

@@ -1,7 +1,6 @@
 """Reads a trained run: one set of its weights, or its record. Changes nothing there."""
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +10,10 @@ from transdiff_jax.checkpoints.items import PARAMS, average, check_shapes, read_
 from transdiff_jax.checkpoints.reading import Step, read_step
 from transdiff_jax.checkpoints.record import FOLDER, RunRecord
 from transdiff_jax.config import Config
-from transdiff_jax.config.schema import ModelConfig, TrainConfig
+from transdiff_jax.config.schema import TrainConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.params import AbstractParams, Params, abstract_params
+from transdiff_jax.model.params import Params, abstract_params
+from transdiff_jax.parallel.memory import check_devices, held_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +85,15 @@ class _ParamsReader:
         return 0 if self.ema_rate is None else rates.index(self.ema_rate)
 
     def fits(self, step: Step) -> None:
-        check_shapes(step.folder, *self.items(step.record), _abstract(step.record.config.model, self.mesh))
+        check_shapes(step.folder, *self.items(step.record), abstract_params(step.record.config.model, self.mesh))
 
     def read(self, step: Step) -> Params:
         config = step.record.config
         (item,) = self.items(step.record)
-        return read_params(step.folder, item, _abstract(config.model, self.mesh), len(config.train.ema_rates))
-
-
-@functools.lru_cache(maxsize=1)  # the first process needs it twice, and tracing the model takes most of a small read
-def _abstract(model: ModelConfig, mesh: Mesh) -> AbstractParams:
-    return abstract_params(model, mesh)
+        abstract = abstract_params(config.model, self.mesh)
+        needed = {"parameters": held_bytes(abstract)}
+        check_devices(f"the model of {self.workdir}", needed, self.mesh, "split it over more devices (--mesh=1,-1,1)")
+        return read_params(step.folder, item, abstract, len(config.train.ema_rates))
 
 
 def _existing_folder(workdir: Path) -> Path:

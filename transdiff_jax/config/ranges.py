@@ -25,6 +25,7 @@ class Range(NamedTuple):
 
 
 INT32 = 2**31 - 1  # the type of counters and indices
+FLOAT32 = 1e38  # below what overflows in the type of the computation
 SEEDS = Range(0, INT32)  # keys are made of 32-bit integers
 COUNTS = Range(1, INT32)  # of steps and files
 COUNTS_OR_NONE = Range(0, INT32)
@@ -39,8 +40,8 @@ SLICES = Range(1, 2**12)
 _FRACTIONS = Range(0, 1, high_open=True)
 _TOKENS, _BLOCKS = Range(1, 2**16), Range(1, 2**10)
 _THREADS = 2**10
-_FACTORS = Range(0, 10**6)
-_POSITIVE = Range(0, 10**6, low_open=True)
+_FACTORS = Range(0, FLOAT32)
+_POSITIVE = Range(0, FLOAT32, low_open=True)
 
 # By section and field; of a tuple, those of its items. Of the other numbers, attention_dropout, image_channels and
 # guidance_interval have checks of their own, and the mesh is checked where the devices are known.
@@ -74,7 +75,7 @@ RANGES: dict[str, Range] = {
     "optimizer.beta2": _FRACTIONS,
     "optimizer.epsilon": _POSITIVE,
     "optimizer.weight_decay": _FACTORS,
-    "optimizer.clip_norm": Range(0, 1e30, low_open=True),
+    "optimizer.clip_norm": _POSITIVE,
     "train.batch_size": ROWS,
     "train.accumulation": ROWS,
     "train.steps": COUNTS,
@@ -88,7 +89,7 @@ RANGES: dict[str, Range] = {
     "sampling.steps": SOLVER_STEPS,
     "sampling.steps_by_image": SOLVER_STEPS,
     "sampling.last_time": Range(0, 1, low_open=True, high_open=True),
-    "sampling.guidance": Range(1, 10**6),
+    "sampling.guidance": Range(1, FLOAT32),
     "sampling.guidance_power": _POSITIVE,
     "sampling.fuse_fraction": Range(0, 1),
     "sampling.drift_scale": _FACTORS,

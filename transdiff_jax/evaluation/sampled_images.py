@@ -11,9 +11,12 @@ from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.image_sets import ImageSet
+from transdiff_jax.evaluation.set_features import KEPT_BYTES
 from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
 from transdiff_jax.generation.sample_batches import sample_batches
+from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.parallel.arrays import replicated
+from transdiff_jax.parallel.memory import check_host
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
@@ -45,6 +48,8 @@ def sampled_images(
     """
     check_labels(request, weights.config.model.num_classes)
     check_batch(weights.config.sampling.batch_size, mesh, "batch_size")
+    check_sampling_memory(weights.config, mesh)
+    check_host("scoring", {"features": len(request.labels) * KEPT_BYTES}, "score fewer samples")
     sampler = sampler or make_sampler(weights.config, mesh)
     record = {"settings": sample_settings(weights, request), "config": weights.config.to_dict()}
 

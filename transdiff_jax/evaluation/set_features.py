@@ -10,11 +10,14 @@ from jaxtyping import Float
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Extracted, FeatureExtractor, Images, digest_set
 from transdiff_jax.evaluation.inception.network import WIDTHS, inception_features
+from transdiff_jax.evaluation.inception.preprocess import SIDE
 from transdiff_jax.evaluation.statistics import FeatureStatistics
+from transdiff_jax.parallel.memory import check_devices
 from transdiff_jax.parallel.mesh import batch_shards
 from transdiff_jax.storage.frozen_weights import FrozenParams
 
 POOLED, SPATIAL, LOGITS = "2048", "spatial", "logits_unbiased"
+KEPT_BYTES = (WIDTHS[POOLED] + WIDTHS[LOGITS]) * np.dtype(np.float32).itemsize  # of each image, for the scores
 BATCH_SIZE = 64  # images in a batch by default, rounded up to a multiple of the devices
 
 
@@ -22,11 +25,13 @@ def make_extractor(params: FrozenParams, mesh: Mesh, batch_size: int | None) -> 
     """Inception over a mesh, with the features that scores need; `batch_size=None` takes the default.
 
     Raises:
-        UserError: the batch does not split evenly over the devices.
+        UserError: the batch does not split evenly over the devices, or fits no memory.
     """
     if batch_size is None:
         devices = batch_shards(mesh)
         batch_size = -(-BATCH_SIZE // devices) * devices
+    resized = -(-batch_size // batch_shards(mesh)) * SIDE**2 * 3 * np.dtype(np.float32).itemsize
+    check_devices("Inception", {f"images of {SIDE} x {SIDE}": resized}, mesh, "lower its batch size")
     return FeatureExtractor(partial(inception_features, names=(POOLED, SPATIAL, LOGITS)), params, mesh, batch_size)
 
 

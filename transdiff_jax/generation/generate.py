@@ -23,6 +23,7 @@ from transdiff_jax.generation.sample_files import GRID, PROGRESS, image_path
 from transdiff_jax.generation.sample_set import SampleSet
 from transdiff_jax.images.grids import grid, name_rows
 from transdiff_jax.images.png import load_png, save_png
+from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.parallel.arrays import own_rows
 from transdiff_jax.parallel.machine import describe_machine
 from transdiff_jax.parallel.mesh import check_batch
@@ -61,6 +62,7 @@ def generate_samples(
     config, count = weights.config, len(request.labels)
     check_labels(request, config.model.num_classes)
     check_batch(config.sampling.batch_size, mesh, "batch_size")
+    check_sampling_memory(config, mesh)
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}

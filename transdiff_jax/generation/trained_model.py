@@ -23,6 +23,7 @@ from transdiff_jax.generation.arguments import Setting, describe_array, sample_i
 from transdiff_jax.generation.request import SampleRequest, check_labels
 from transdiff_jax.generation.sample_batches import sample_batches
 from transdiff_jax.images.uint8 import to_uint8, to_unit_range
+from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
@@ -140,8 +141,7 @@ class TrainedModel:
     ) -> UInt8[np.ndarray, "n *images height width channels"]:
         model = self.with_settings(**settings) if settings else self
         check_labels(request, self.config.model.num_classes)
-        count, size = len(request.labels), model.config.sampling.batch_size
-        check_batch(size, self.mesh, "batch_size")
+        count, size = len(request.labels), model._batch()
         everywhere = self._jitted(_unchanged)
         made = []
         for first, samples in sample_batches(model._sampler(all_images), model.weights, request, indices=indices):
@@ -220,6 +220,7 @@ class TrainedModel:
     def _batch(self) -> int:
         size = self.config.sampling.batch_size
         check_batch(size, self.mesh, "batch_size")
+        check_sampling_memory(self.config, self.mesh)
         return size
 
 

@@ -36,8 +36,9 @@ def init_params(config: ModelConfig, seed: int | Int[Array, ""]) -> Params:
     return unfreeze(variables)["params"]
 
 
+@functools.lru_cache(maxsize=4)  # a command asks several times, and tracing the model takes most of a small read
 def abstract_params(config: ModelConfig, mesh: Mesh) -> AbstractParams:
-    """Shapes, dtypes and shardings of the parameters, which take no memory.
+    """Shapes, dtypes and shardings of the parameters, which take no memory; leave the tree as it is.
 
     Raises:
         UserError: the mesh cannot split a parameter.

@@ -26,6 +26,7 @@ from transdiff_jax.config.build import as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.images.grids import grid
+from transdiff_jax.model.needs import check_sampling_memory, check_training_memory
 from transdiff_jax.model.params import init_sharded_params
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
@@ -85,8 +86,10 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
     c = config.train
     name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
     check_batch(c.batch_size // c.accumulation, mesh, name)
+    check_training_memory(config, mesh)
     if c.sample_every or config.eval.every:
         check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
+        check_sampling_memory(config, mesh)
 
 
 def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:

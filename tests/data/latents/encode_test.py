@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.latents import Photographs, photo_config, save_tiny_weights
+from tests.support.machines import shrink
 from tests.support.photos import write_folder, write_tfds
 from transdiff_jax.data.latents import encode, job
 from transdiff_jax.data.latents.encode import cache_latents
@@ -301,3 +302,13 @@ def test_progress_is_logged(weights, photographs, tmp_path, monkeypatch, caplog)
         cache_latents(photo_config(weights), tmp_path, shard_records=SHARD)
     assert "cached 22 of 22, " in caplog.text
     assert "22 records are in" in caplog.text
+
+
+def test_batches_that_fit_no_machine_are_refused_before_the_folder_is_made(weights, photographs, tmp_path, monkeypatch):
+    shrink(monkeypatch, 2**30)
+    for slice_size, place in ((2**16, "of host memory"), (2**11, "of each device")):
+        config = photo_config(weights, tokenizer={"slice_size": slice_size})
+        with pytest.raises(UserError, match=f"^a batch takes at least .* {place}.*: lower config.tokenizer.slice_size"):
+            cache_latents(config, tmp_path / "out")
+    assert photographs.read == []
+    assert not (tmp_path / "out").exists()

@@ -30,6 +30,7 @@ from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.arrays import batch_sharding, replicated
 from transdiff_jax.parallel.lookahead import dispatched
+from transdiff_jax.parallel.memory import check_devices, check_host
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
 from transdiff_jax.parallel.progress import Progress
@@ -64,6 +65,7 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
     _check_data(config.data)
     tokenizer = _kl16(config)
     source = open_source(config.data)
+    _check_memory(config, tokenizer)
     settings = _settings(config, tokenizer, source, dtype, shard_records)
     job = LatentJob(out, settings)
     try:
@@ -95,6 +97,16 @@ def _check_data(data: DataConfig) -> None:
         raise UserError(
             "config.data.crop='random' differs from epoch to epoch and cannot be cached: use config.data.crop=center"
         )
+
+
+def _check_memory(config: Config, tokenizer: Kl16Tokenizer) -> None:
+    """Refuses batches that surely fit neither the host nor the devices: images, and the output of the first layer."""
+    mesh, remedy = make_mesh(MeshConfig(), jax.local_devices()), "lower config.tokenizer.slice_size"
+    pixels, channels = config.tokenizer.slice_size * config.data.image_size**2, config.data.image_channels
+    images = pixels * channels * np.dtype(np.float32).itemsize
+    check_host("a batch", {"images": images * mesh.size}, remedy)
+    features = pixels * tokenizer.config.width * jnp.dtype(tokenizer.config.dtype).itemsize
+    check_devices("a batch", {"images": images, "features": features}, mesh, remedy)
 
 
 def _settings(
