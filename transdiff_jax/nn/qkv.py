@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -55,7 +56,9 @@ class QkvProjection(nn.Module):
             kernel = self.param("kernel", with_axes(_fused_init, *names), (x.shape[-1], *shape), jnp.float32)
             bias = self.param("bias", with_axes(nn.initializers.zeros, *names[1:]), shape, jnp.float32)
             parts = split_qkv({"kernel": kernel, "bias": bias})
-        query, key, value = (self._project(x, **parts[name]) for name in _QKV)
+        # Products of one array XLA may merge, and then it copies their results apart.
+        inputs = jax.lax.optimization_barrier((x.astype(self.dtype),) * len(_QKV))
+        query, key, value = (self._project(each, **parts[name]) for each, name in zip(inputs, _QKV, strict=True))
         return query, key, value
 
     def _project(
@@ -64,5 +67,5 @@ class QkvProjection(nn.Module):
         kernel: Float[Array, "width heads head_dim"],
         bias: Float[Array, "heads head_dim"],
     ) -> Heads:
-        x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
         return constrain_heads(jnp.einsum("btw,whd->bthd", x, kernel) + bias)
