@@ -47,9 +47,9 @@ def batch(model):
     return latents, labels, draws
 
 
-def compute_losses(model, params, latents, labels, draws, dropout_key=None, unroll=False, freeze_encoder=False):
+def compute_losses(model, params, latents, labels, draws, dropout_key=None, freeze_encoder=False):
     return flow_matching_losses(
-        TransDiff(model, unroll=unroll),
+        TransDiff(model),
         params,
         latents,
         labels,
@@ -59,7 +59,7 @@ def compute_losses(model, params, latents, labels, draws, dropout_key=None, unro
     )
 
 
-STATIC = ("model", "unroll", "freeze_encoder")
+STATIC = ("model", "freeze_encoder")
 losses = jax.jit(compute_losses, static_argnames=STATIC)
 
 
@@ -360,10 +360,10 @@ def test_every_parameter_has_a_gradient(reference_gradient):
             assert np.abs(leaf).max() > 1e-5, path
 
 
-@pytest.mark.parametrize(("remat", "unroll"), [("none", True), ("dots", False), ("full", False), ("full", True)])
-def test_unrolled_and_rematerialised_are_the_same(reference_gradient, remat, unroll):
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialised_is_the_same(reference_gradient, remat):
     other = dataclasses.replace(MRAR, remat=remat)
-    made = gradient(random_params(MRAR), other, *batch(MRAR), unroll=unroll)
+    made = gradient(random_params(MRAR), other, *batch(MRAR))
     assert_trees_close(made, reference_gradient, 1e-5)
 
 
@@ -383,13 +383,6 @@ def test_rematerialised_dropout_drops_the_same():
     expected = gradient(random_params(MRAR), DROPPING, *batch(MRAR), **settings)
     made = gradient(random_params(MRAR), dataclasses.replace(DROPPING, remat="dots"), *batch(MRAR), **settings)
     assert_trees_close(made, expected, 1e-5)
-
-
-def test_unrolled_model_has_the_same_parameters():
-    x, t = jnp.zeros((1, 1, 16, 4)), jnp.zeros((1, 1))
-    arguments = (jnp.zeros(1, jnp.int32), jnp.zeros(1, bool), jnp.zeros((1, 3, 4, 4, 4)), x, t)
-    unrolled = jax.jit(TransDiff(MRAR, unroll=True).init)(rng.key(0, rng.PARAMS), *arguments)["params"]
-    assert_trees_close(nn.unbox(unrolled), fresh_params(MRAR), 1e-6)
 
 
 def test_bfloat16_stays_near_float32(reference_gradient):

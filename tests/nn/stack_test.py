@@ -7,7 +7,7 @@ import pytest
 
 from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.nn.layers import dense
-from transdiff_jax.nn.stack import REMAT_POLICIES, stack
+from transdiff_jax.nn.stack import REMAT_POLICIES, stack, unstack
 
 
 class Block(nn.Module):
@@ -19,8 +19,8 @@ class Block(nn.Module):
         return x, Dropout(0.5)(jnp.ones(64))
 
 
-def make(remat="none", unroll=False):
-    return stack(Block, 3, in_axes=(0, nn.broadcast), remat=remat, unroll=unroll)()
+def make(remat="none"):
+    return stack(Block, 3, in_axes=(0, nn.broadcast), remat=remat)()
 
 
 X = jnp.linspace(-1, 1, 8).reshape(2, 4)
@@ -38,13 +38,12 @@ def test_parameters_are_stacked_under_a_named_axis():
     assert np.abs(kernel.unbox()).max() > 0.9 * (6 / 8) ** 0.5
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_stack_is_its_layers_one_after_another(unroll):
+def test_stack_is_its_layers_one_after_another():
     params = nn.unbox(PARAMS)["params"]["linear"]
     x = X
     for layer in range(3):
         x = x + jnp.tanh(x @ params["kernel"][layer] + params["bias"][layer]) * SHARED + OWN[layer]
-    np.testing.assert_allclose(make(unroll=unroll).apply(PARAMS, X, OWN, SHARED)[0], x, rtol=1e-6)
+    np.testing.assert_allclose(make().apply(PARAMS, X, OWN, SHARED)[0], x, rtol=1e-6)
 
 
 def test_layers_drop_differently():
@@ -54,9 +53,8 @@ def test_layers_drop_differently():
     assert len({tuple(row.tolist()) for row in dropped}) == 3
 
 
-@pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_rematerialisation_changes_no_number(remat, unroll):
+def test_rematerialisation_changes_no_number(remat):
     key = jax.random.key(3)
 
     def loss(params, module):
@@ -65,7 +63,7 @@ def test_rematerialisation_changes_no_number(remat, unroll):
 
     assert set(REMAT_POLICIES) == {"dots", "full"}
     expected = jax.value_and_grad(loss)(PARAMS, make())
-    made = jax.value_and_grad(loss)(PARAMS, make(remat, unroll))
+    made = jax.value_and_grad(loss)(PARAMS, make(remat))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), made, expected)
 
 
@@ -75,12 +73,15 @@ def count(jaxpr, name):
     return sum(equation.primitive.name == name for equation in jaxpr.eqns) + sum(count(sub, name) for sub in inner)
 
 
-def test_unrolled_layers_are_written_out():
-    def program(unroll):
-        return jax.jit(lambda x: make(unroll=unroll).apply(PARAMS, x, OWN, SHARED)[0]).lower(X).as_text()
+def test_layers_are_one_loop():
+    program = jax.jit(lambda x: make().apply(PARAMS, x, OWN, SHARED)[0]).lower(X).as_text()
+    assert program.count("stablehlo.while") == program.count("stablehlo.dot_general") == 1
 
-    assert "stablehlo.while" in program(False)
-    assert "stablehlo.while" not in program(True)
+
+def test_unstacked_layers():
+    first, second = unstack({"a": jnp.arange(6).reshape(2, 3), "b": jnp.array([7, 8])})
+    assert (first["a"].tolist(), first["b"].tolist()) == ([0, 1, 2], 7)
+    assert (second["a"].tolist(), second["b"].tolist()) == ([3, 4, 5], 8)
 
 
 @pytest.mark.parametrize(("remat", "multiplications"), [("none", 0), ("dots", 0), ("full", 1)])

@@ -55,7 +55,7 @@ def config(request):
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def latents_of(model, config, params, labels, noise):
-    return sample_latents(TransDiff(model, unroll=True), params, labels, noise, config)
+    return sample_latents(TransDiff(model), params, labels, noise, config)
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def test_cached_is_uncached(model, weights, shards):
 
     @functools.partial(jax.jit, static_argnums=0)
     def latents(sample, labels):
-        return sample(TransDiff(model, unroll=True), params, labels, noise, settings)
+        return sample(TransDiff(model), params, labels, noise, settings)
 
     cached = functools.partial(sample_over, shards)
     # In the first labels classes repeat within a device's rows and across devices; in the second all rows differ.
@@ -168,7 +168,7 @@ def test_cached_is_uncached_whatever_the_settings(changes):
 
     @functools.partial(jax.jit, static_argnums=0)
     def latents(sample):
-        return sample(TransDiff(MRAR.model, unroll=True), params, LABELS, noise, settings)
+        return sample(TransDiff(MRAR.model), params, LABELS, noise, settings)
 
     assert_close(latents(sample_latents), latents(naive_latents))
 
@@ -188,7 +188,7 @@ def test_fused_features_cached_and_not(model, weight, shards):
 
     @functools.partial(jax.jit, static_argnums=0)
     def latents(sample):
-        return sample(TransDiff(model, unroll=True), params, PAIRS, noise, settings, splice=SPLICE)
+        return sample(TransDiff(model), params, PAIRS, noise, settings, splice=SPLICE)
 
     assert_close(latents(functools.partial(sample_over, shards)), latents(naive_latents))
 
@@ -198,7 +198,7 @@ def test_a_whole_splice_is_one_of_the_classes(config):
 
     @jax.jit
     def latents(labels, splice):
-        return sample_latents(TransDiff(config.model, unroll=True), params, labels, noise, config.sampling, splice)
+        return sample_latents(TransDiff(config.model), params, labels, noise, config.sampling, splice)
 
     for column in (0, 1):
         expected = latents_of(config.model, config.sampling, params, PAIRS[:, column], noise)
@@ -206,7 +206,7 @@ def test_a_whole_splice_is_one_of_the_classes(config):
 
 
 def test_labels_and_splice_must_fit(config):
-    model, noise = TransDiff(config.model, unroll=True), GivenNoise(*draws(5, INDICES))
+    model, noise = TransDiff(config.model), GivenNoise(*draws(5, INDICES))
     for labels, splice, message in (
         (PAIRS, None, r"labels must be \[b\], or \[b, 2\] with a splice \(8, 16\), got \(8, 2\) without"),
         (LABELS, SPLICE, r"a splice must be \(8, 16\) for labels \(8, 2\), got \(8, 16\), \(8,\)"),
@@ -240,7 +240,7 @@ def test_sampler_fuses_pairs_of_labels(config):
     made = np.asarray(sampler(params, PAIRS, 5, INDICES).images).astype(int)
     splice = draw_splice(config.model, 5, INDICES, 0.5)
     latents = sample_latents(
-        TransDiff(config.model, unroll=True),
+        TransDiff(config.model),
         params,
         PAIRS,
         SeededNoise(jnp.int32(5), jnp.asarray(INDICES)),

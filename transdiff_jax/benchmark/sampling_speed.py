@@ -116,7 +116,7 @@ def batch_flops(config: Config, mesh: Mesh) -> float:
 def jit_sampler(config: Config, mesh: Mesh, *, naive: bool) -> Wrapped:
     """The jitted sampler of latents, a function of parameters, labels, the seed and sample indices."""
     check_implementation(config.model, mesh, training=False)
-    model = TransDiff(config.model, unroll=True)
+    model = TransDiff(config.model)
 
     def sample(
         params: Params, labels: Int[Array, " b"], seed: Int[Array, ""], indices: Int[Array, " b"]

@@ -96,7 +96,6 @@ class VelocityDecoder(nn.Module):
     """x_t, t and semantic features -> velocity (paper, section 3.2)."""
 
     config: ModelConfig
-    unroll: bool = False
 
     def setup(self) -> None:
         c = self.config
@@ -116,7 +115,7 @@ class VelocityDecoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(c.heads, dtype)
         in_axes = (0, nn.broadcast, nn.broadcast)
-        blocks = stack(DecoderBlock, c.decoder_blocks, in_axes=in_axes, remat=c.remat, unroll=self.unroll)
+        blocks = stack(DecoderBlock, c.decoder_blocks, in_axes=in_axes, remat=c.remat)
         self.blocks = blocks(c)
         self.output_norm = layer_norm(affine=False)
         self.output_modulation = self.param("output_modulation", table, (2, c.width))
@@ -174,7 +173,7 @@ class VelocityDecoder(nn.Module):
         """The velocity in a sampler's step: all rows share one time, and the halves of a guided pair share one x.
 
         The parameters must be those of `step_weights`. The halves share everything before the first cross-attention.
-        The layers are written out, because a sampler calls this in a loop of its own (see `stack`).
+        The layers are written out, so that a solver's loop holds no other loop and slices no weights.
 
         Args:
             x_t: noisy latents.

@@ -77,7 +77,6 @@ class SemanticEncoder(nn.Module):
     """
 
     config: ModelConfig
-    unroll: bool = False
 
     def setup(self) -> None:
         c = self.config
@@ -95,7 +94,7 @@ class SemanticEncoder(nn.Module):
             self.reference_projection = dense(c.width, (axes.LATENT, axes.EMBED), dtype)
         self.input_norm = layer_norm()
         self.output_norm = layer_norm()
-        blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat, unroll=self.unroll)
+        blocks = stack(EncoderBlock, c.encoder_blocks, in_axes=(nn.broadcast, 0), remat=c.remat)
         self.blocks = blocks(c)
 
     def __call__(

@@ -16,11 +16,10 @@ class TransDiff(nn.Module):
     """The joint model. Dropout is on where a "dropout" key is supplied to `apply`."""
 
     config: ModelConfig
-    unroll: bool = False  # layers unrolled instead of scanned: same parameters, same numbers
 
     def setup(self) -> None:
-        self.encoder = SemanticEncoder(self.config, self.unroll)
-        self.decoder = VelocityDecoder(self.config, self.unroll)
+        self.encoder = SemanticEncoder(self.config)
+        self.decoder = VelocityDecoder(self.config)
 
     def encode(
         self,

@@ -22,7 +22,6 @@ def stack(
     *,
     in_axes: tuple[object, ...],
     remat: Literal["none", "dots", "full"],
-    unroll: bool,
 ) -> type[nn.Module]:
     """A module of `length` copies of `block`, whose parameters are stacked on a leading axis named "layers".
 
@@ -32,8 +31,6 @@ def stack(
         in_axes: for each input, the number of the axis that holds its layers, or `nn.broadcast` for one value in all.
         remat: what the backward pass recomputes: nothing ("none"), all but matrix products without batch dimensions
             ("dots"), or everything ("full").
-        unroll: write the layers out instead of looping. The same parameters give the same numbers. A loop compiles
-            fast and suits training; inside the sampler's own loop unrolled layers need less memory.
     """
     if remat != "none":
         block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
@@ -43,7 +40,6 @@ def stack(
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,
-        unroll=length if unroll else 1,
         metadata_params={nn.PARTITION_NAME: axes.LAYERS},
     )
 

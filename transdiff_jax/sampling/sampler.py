@@ -89,7 +89,7 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
         UserError: the tokenizer cannot be used, or the mesh cannot run the model's attention.
     """
     check_implementation(config.model, mesh, training=False)
-    model = TransDiff(config.model, unroll=True)
+    model = TransDiff(config.model)
     first = 0 if all_images else config.model.num_images - 1
 
     def sample(
