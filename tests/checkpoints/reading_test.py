@@ -1,14 +1,20 @@
 """Reads beside a trainer that deletes or replaces the step that is read, at every stage of the read."""
 
 import functools
+import gc
+import logging
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+import transdiff_jax as td
 from tests.support import runs
+from tests.support.commands import start, wait_for
 from transdiff_jax.checkpoints import items, reading, weights
+from transdiff_jax.checkpoints.record import read_record
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage import checksums
@@ -50,7 +56,7 @@ def disturb(monkeypatch, module, name, act, always=False):
 
 
 @pytest.mark.parametrize(("module", "name"), STAGES, ids=[name for _, name in STAGES])
-def test_a_step_that_is_deleted_is_read_again(workdir, other, mesh, monkeypatch, module, name):
+def test_a_step_that_is_deleted_is_read_again(workdir, other, mesh, monkeypatch, caplog, recwarn, module, name):
     folder = workdir / "checkpoints"
     shutil.rmtree(folder / "1")
 
@@ -64,6 +70,9 @@ def test_a_step_that_is_deleted_is_read_again(workdir, other, mesh, monkeypatch,
     disturb(monkeypatch, module, name, go_on)
     read = load_weights(workdir, mesh)
     assert read.step == 3
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    gc.collect()
+    assert not [warning for warning in recwarn if "loop is closed" in str(warning.message)], "printed tracebacks"
     jax.tree.map(np.testing.assert_array_equal, read.params, runs.make_state(mesh, seed=1).ema[0])
 
 
@@ -138,3 +147,42 @@ def test_reading_logs_no_warning(pristine, mesh, caplog):
     load_weights(pristine, mesh)
     latest_record(pristine)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.slow
+def test_two_hundred_reads_beside_a_trainer_that_keeps_one_step(tmp_path, mesh, caplog):
+    """Each read is bit for bit the step that it names, of which the trainer left a copy elsewhere."""
+    run, archive, log = tmp_path / "run", tmp_path / "archive", tmp_path / "log"
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.support.archiving_trainer",
+        str(run),
+        str(archive),
+        str(tmp_path / "data"),
+    ]
+    process = start(arguments, log)
+    try:
+        wait_for(lambda: (archive / "checkpoints" / "3").is_dir(), process, log)
+        made = []
+        with caplog.at_level(logging.INFO):
+            for _ in range(50):
+                made.append(({}, load_weights(run, mesh)))
+                made.append(({"ema_rate": 0.5}, td.load(run, ema_rate=0.5, mesh=mesh).weights))
+                made.append(({"kind": "raw"}, load_weights(run, mesh, kind="raw")))
+                made.append((None, latest_record(run)))
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(100)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    for how, value in made:
+        if how is None:
+            assert value == read_record(archive / "checkpoints" / str(value.data["global_next_index"] // 8))
+            continue
+        kept = load_weights(archive, mesh, step=value.step, **how)
+        assert value.name == kept.name
+        assert value.digest == kept.digest
+        jax.tree.map(np.testing.assert_array_equal, value.params, kept.params)
+    assert len({value.step for how, value in made if how is not None}) > 20, "steps came and went"
+    assert caplog.text.count("reading again"), "the trainer was never in the way"

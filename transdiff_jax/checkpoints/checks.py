@@ -75,7 +75,9 @@ def warn_of_unlisted(step_folder: Path, manifest: Manifest) -> None:
     known = {MANIFEST, _METADATA, _COMMITTED, *manifest.digests}
     unlisted = [name for name in _files(step_folder) if name not in known]
     if unlisted:
-        logging.warning("%s also holds %s, which its manifest does not list", step_folder, ", ".join(unlisted))
+        logging.warning(
+            "%s also holds %s, which its manifest does not list", step_folder, ", ".join(map(repr, unlisted))
+        )
 
 
 def _files(step_folder: Path, item: str = "") -> list[str]:

@@ -4,9 +4,13 @@ A read chooses a step, checks its files, reads them, and looks again: the same m
 there. If they are not, the read starts again with the step that is newest then.
 """
 
+import contextlib
 import enum
+import gc
 import hashlib
-from collections.abc import Callable, Collection
+import logging as stdlib_logging
+import sys
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -76,7 +80,8 @@ def read_step(
             continue
         found, error = None, None
         try:
-            found = _read_whole(folder / str(number), bytes(map(int, digest)).hex(), items, read)
+            with _late_errors_dropped():
+                found = _read_whole(folder / str(number), bytes(map(int, digest)).hex(), items, read)
             outcome = _Outcome.DONE
         except _VanishedError:
             outcome = _Outcome.VANISHED
@@ -107,6 +112,8 @@ def _choose(folder: Path, asked: int | None, items: Items, fits: Callable[[Step]
             step = Step(step_folder, manifest, check_record(step_folder, manifest))
             check_items(step_folder, manifest, items(step.record))
             fits(step)
+            warn_of_unlisted(step_folder, manifest)
+            return step
         except Exception:
             # A trainer deletes a step when it has a newer one.
             now = saved_steps(folder)
@@ -114,8 +121,6 @@ def _choose(folder: Path, asked: int | None, items: Items, fits: Callable[[Step]
             if replaced or int(step_folder.name) not in now or now[-1] > seen[-1]:
                 raise _VanishedError from None
             raise
-        warn_of_unlisted(step_folder, manifest)
-        return step
 
     try:
         step, damaged = newest_intact(folder, seen if asked is None else [asked], check)
@@ -152,3 +157,23 @@ def _is_whole(step_folder: Path, digest: str, files: Collection[str]) -> bool:
         return all((step_folder / name).is_file() for name in files) and read_manifest(step_folder).sha256 == digest
     except (DamageError, UserError):
         return False
+
+
+@contextlib.contextmanager
+def _late_errors_dropped() -> Iterator[None]:
+    """Drops what is printed about a read's other arrays when one was missing, and Orbax closed their event loop."""
+    hook, asyncio_log = sys.unraisablehook, stdlib_logging.getLogger("asyncio")
+
+    def drop(report: "sys.UnraisableHookArgs") -> None:
+        if str(report.exc_value) != "Event loop is closed":
+            hook(report)
+
+    sys.unraisablehook = drop
+    try:
+        yield
+    except _VanishedError:
+        asyncio_log.disabled = True
+        gc.collect()  # now, and not when the hook is gone
+        raise
+    finally:
+        sys.unraisablehook, asyncio_log.disabled = hook, False

@@ -28,7 +28,9 @@ def warn_of_others(folder: Path) -> None:
     """Logs one warning if there is something that is neither a step nor an unfinished one."""
     others = [p.name for p in folder.iterdir() if not _is_step(p) and _UNFINISHED not in p.name]
     if others:
-        logging.warning("ignoring what is no folder named by a step in %s: %s", folder, ", ".join(sorted(others)))
+        logging.warning(
+            "ignoring what is no folder named by a step in %s: %s", folder, ", ".join(map(repr, sorted(others)))
+        )
 
 
 def _is_step(path: Path) -> bool:
