@@ -94,6 +94,7 @@ def test_record(finished):
     assert record["settings"]["checkpoint_sha256"] == "digest"
     assert record["settings"]["seed"] == 3
     assert record["settings"]["sampling"]["steps"] == 2
+    assert record["settings"]["dtype"] == "float32"
     assert make_config(record["config"]) == CONFIG
     assert record["images_made"] == 6
     assert record["images_per_second"] > 0
@@ -101,6 +102,7 @@ def test_record(finished):
     assert run["versions"]["jax"] == jax.__version__
     assert set(run["versions"]) == {"transdiff_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "pillow"}
     assert (run["device_kind"], run["devices"], run["processes"], run["batch_size"]) == ("cpu", 1, 1, 4)
+    assert run["attention"] == "xla"
 
 
 def test_digests_are_those_that_sha256sum_prints(finished):

@@ -151,6 +151,16 @@ def test_other_settings_are_not_called_damage(copy):
         write_samples(copy, IMAGES, SETTINGS | {"seed": 9, "labels": [1] * 7})
 
 
+def test_sets_of_version_0_1_have_their_dtype_in_the_configuration_alone(copy):
+    as_version_0_1(copy)
+    before = contents(copy)
+    assert write_samples(copy, IMAGES, SETTINGS | {"dtype": "float32"}) == 0
+    assert contents(copy) == before
+    line = r"holds samples with other dtype; choose another folder, or the dtype float32$"
+    with pytest.raises(UserError, match=line):
+        write_samples(copy, IMAGES, SETTINGS | {"dtype": "bfloat16"})
+
+
 def test_a_damaged_record_without_samples_is_a_new_set(tmp_path):
     write_samples(tmp_path, IMAGES, SETTINGS, until="sampling")
     for content in ("", "[]"):

@@ -1,23 +1,15 @@
 """Which meshes can run a model."""
 
 import dataclasses
-import types
-from unittest import mock
 
-import numpy as np
 import pytest
-from jax.sharding import Mesh
 
+from tests.support.meshes import mesh_of
 from transdiff_jax.config import ModelConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.mesh_checks import check_implementation
 
 CUDNN = ModelConfig(dtype="bfloat16", attention="cudnn", dropout=0.0)
-
-
-def mesh_of(platform, capability="9.0"):
-    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
-    return mock.Mock(Mesh, devices=np.array([device]))
 
 
 def test_cudnn_where_it_cannot_run():

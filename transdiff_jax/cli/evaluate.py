@@ -154,7 +154,7 @@ def _images(mesh: Mesh) -> ImageSet:
     if workdir is None:
         return open_images(app.folder(SAMPLES), "samples")
     weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
-    weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config))
+    weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config, mesh))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
     request = SampleRequest(tuple(balanced_labels(count, weights.config.model.num_classes)), SAMPLING.seed.value)
     return sampled_images(weights, request, mesh, workdir)

@@ -6,6 +6,7 @@ transdiff sample --workdir=DIR --out=DIR (--labels=207,88 | --num_samples=50000 
 import dataclasses
 
 from absl import flags
+from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
@@ -54,9 +55,9 @@ SIMILARITY = flags.DEFINE_bool(
 PROFILE = ProfileFlags(FLAGS, "batches")
 
 
-def _with_flags(config: Config) -> Config:
+def _with_flags(config: Config, mesh: Mesh) -> Config:
     """The run's configuration with the sampling settings of the command line."""
-    changed = SAMPLING.apply(config)
+    changed = SAMPLING.apply(config, mesh)
     if FUSE_FRACTION.value is None:
         return changed
     if FUSE.value is None:
@@ -87,7 +88,7 @@ def main() -> None:
     """Loads an average of the run and writes the samples."""
     mesh = SAMPLING.mesh()
     weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
-    weights = dataclasses.replace(weights, config=_with_flags(weights.config))
+    weights = dataclasses.replace(weights, config=_with_flags(weights.config, mesh))
     generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh, PROFILE.profile())
 
 

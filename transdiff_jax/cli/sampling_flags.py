@@ -12,6 +12,7 @@ from transdiff_jax.config import Config, MeshConfig, SamplingConfig, make_config
 from transdiff_jax.config.ranges import ROWS, SEEDS
 from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
+from transdiff_jax.generation.numerics import Numerics, choices, with_numerics
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.storage.paths import user_path
 
@@ -46,11 +47,12 @@ class SamplingFlags:
             "Folder of KL-16 weights (transdiff convert); default: the run's.",
             flag_values=flag_values,
         )
+        self._numerics = _define_numerics(flag_values)
 
     def names(self) -> list[str]:
         """The names of all flags except --batch_size."""
         holders = (self.seed, self.ema_rate, self._mesh, self._tokenizer)
-        return [*(holder.name for holder in holders), *self._lists, *self._values]
+        return [*(holder.name for holder in holders), *self._lists, *self._values, *self._numerics]
 
     def mesh(self) -> Mesh:
         """The mesh over all devices.
@@ -63,11 +65,12 @@ class SamplingFlags:
             raise UserError(f"--mesh={','.join(self._mesh.value)} must be DATA,FSDP,TENSOR, such as --mesh=1,-1,1")
         return make_mesh(MeshConfig(*sizes), field="--mesh")
 
-    def apply(self, config: Config) -> Config:
-        """A run's configuration with the settings of the command line.
+    def apply(self, config: Config, mesh: Mesh) -> Config:
+        """A run's configuration with the settings of the command line, for the devices of a mesh.
 
         Raises:
-            UserError: a value is not a number or out of range, or a flag has no effect with these settings.
+            UserError: a value is not a number or out of range, a flag has no effect with these settings, or the devices
+                cannot run them.
         """
         given: dict[str, Any] = {name: holder.value for name, holder in self._values.items()}
         given |= self._steps() | {"batch_size": self.batch_size.value}
@@ -82,7 +85,7 @@ class SamplingFlags:
             values["tokenizer"]["weights"] = str(user_path(self._tokenizer.value, "--tokenizer"))
         changed = make_config(values)
         self._check_read(changed.sampling)
-        return changed
+        return with_numerics(changed, mesh, Numerics(**{name: flag.value for name, flag in self._numerics.items()}))
 
     def _steps(self) -> dict[str, Any]:
         """The fields of --steps: a single number holds for all images, even if the run has one for each."""
@@ -136,6 +139,19 @@ def _define_values(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder]
         **{
             name: flags.DEFINE_float(name, None, meaning, flag_values=flag_values) for name, meaning in meanings.items()
         },
+    }
+
+
+def _define_numerics(flag_values: flags.FlagValues) -> dict[str, flags.FlagHolder[str | None]]:
+    """Flags that each set one field of `Numerics`."""
+    meanings = {
+        "dtype": "Of the computation; default: bfloat16 on NVIDIA GPUs that multiply it, else the run's.",
+        "attention": "Default: cudnn on such GPUs where it can run, else the run's.",
+        "tokenizer_dtype": "In which KL-16 decodes; default: the run's.",
+    }
+    return {
+        name: flags.DEFINE_enum(name, None, choices(name), meaning, flag_values=flag_values)
+        for name, meaning in meanings.items()
     }
 
 

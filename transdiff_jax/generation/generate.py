@@ -66,7 +66,10 @@ def generate_samples(
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
     details = {"config": config.to_dict()}
-    run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size}
+    run = describe_machine(mesh) | {
+        "batch_size": config.sampling.batch_size,
+        "attention": config.model.attention,
+    }
     todo = in_first_process(
         lambda: np.append(samples.open(sample_settings(weights, request), details, run), samples.lacks(_SIMILARITY)),
         count + 1,

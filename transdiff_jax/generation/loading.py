@@ -2,14 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
-from transdiff_jax.config import MeshConfig, make_config
+from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
+from transdiff_jax.generation.numerics import Numerics, with_numerics
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.trained_model import TrainedModel
 from transdiff_jax.parallel.mesh import make_mesh
@@ -22,8 +22,9 @@ def load(
     *,
     step: int | None = None,
     ema_rate: float | None = None,
-    dtype: Literal["float32", "bfloat16"] | None = None,
-    attention: Literal["xla", "cudnn"] | None = None,
+    dtype: str | None = None,
+    attention: str | None = None,
+    tokenizer_dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> TrainedModel:
     """Reads a run that was trained here or converted; changes nothing in its folder.
@@ -32,8 +33,11 @@ def load(
         workdir: the folder of the run.
         step: of the checkpoint; None for the newest intact one.
         ema_rate: which average; None for the run's first.
-        dtype: of the computation; None for the run's. Parameters stay float32.
-        attention: implementation; None for the run's.
+        dtype: of the computation, as `config.model.dtype`; None for bfloat16 on NVIDIA GPUs that multiply it, and for
+            the run's on other devices. Parameters stay float32.
+        attention: implementation, as `config.model.attention`; None for cuDNN's on such GPUs where it can run, and for
+            the run's on other devices.
+        tokenizer_dtype: in which KL-16 computes; None for the run's.
         mesh: devices to compute on; None for all of them, each with the whole model.
 
     Raises:
@@ -43,9 +47,8 @@ def load(
         raise UserError(f"workdir={workdir} is not a local folder: copy the run to this machine")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     weights = load_weights(user_path(workdir, "workdir"), mesh, ema_rate=ema_rate, step=step)
-    values = weights.config.to_dict()
-    values["model"] |= {name: value for name, value in (("dtype", dtype), ("attention", attention)) if value}
-    return TrainedModel(dataclasses.replace(weights, config=make_config(values)), mesh)
+    config = with_numerics(weights.config, mesh, Numerics(dtype, attention, tokenizer_dtype))
+    return TrainedModel(dataclasses.replace(weights, config=config), mesh)
 
 
 def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> Json:

@@ -61,6 +61,7 @@ def sample_settings(weights: Weights, request: SampleRequest) -> Json:
         "checkpoint_sha256": weights.digest,
         "step": weights.step,
         "weights": weights.name,
+        "dtype": weights.config.model.dtype,
         "tokenizer": tokenizer,
         "seed": request.seed,
         "sampling": sampling,

@@ -64,6 +64,15 @@ def sound_parts(record: Json) -> Json:
     return {name: value for name, value in record.items() if name not in _FORMS or _FORMS[name](value)}
 
 
+def recorded_settings(record: Json) -> Json:
+    """The settings in a record; empty if it has lost them. Sets of version 0.1 have their dtype in `config` alone."""
+    settings = record.get("settings")
+    if not isinstance(settings, dict):
+        return {}
+    sound = sound_parts(record)
+    return {"dtype": sound["config"]["model"].get("dtype"), **settings} if "config" in sound else settings
+
+
 def settings_digest(settings: Json) -> str:
     """The SHA-256 of settings, as SHA256SUMS notes it."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -11,7 +11,7 @@ from absl import logging
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import sample_files as files
 from transdiff_jax.generation.sample_files import FIGURES_FILE, IMAGES, NPZ, PROGRESS, RECORD, REFERENCES, SUMS, Noted
-from transdiff_jax.generation.sample_record import FIGURES, read_record, settings_digest, sound_parts
+from transdiff_jax.generation.sample_record import FIGURES, read_record, recorded_settings, settings_digest, sound_parts
 from transdiff_jax.generation.samples_npz import write_samples_npz
 from transdiff_jax.storage.files import Json, remove_temporaries, write_errors, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
@@ -103,18 +103,21 @@ class SampleSet:
             logging.warning("%s %s: it is written anew", self.folder / RECORD, error)
             return {}
         if not ours:
-            self._check_settings(record.get("settings"), settings, noted)
+            self._check_settings(record, settings, noted)
         return record
 
-    def _check_settings(self, previous: object, settings: Json, noted: Noted) -> None:
+    def _check_settings(self, record: Json, settings: Json, noted: Noted) -> None:
         """Raises a UserError unless the settings in a record are those given."""
-        if not isinstance(previous, dict) or not settings.keys() <= previous.keys():
+        previous = recorded_settings(record)
+        if not settings.keys() <= previous.keys():
             raise self._unknown("has lost its settings")
         differing = [name for name in settings if previous[name] != settings[name]]
-        if differing and noted.settings not in (None, settings_digest(previous)):
+        if differing and noted.settings not in (None, settings_digest(record["settings"])):
             raise self._unknown("has changed since it was written")
         if differing:
-            raise UserError(f"out={self.folder} holds samples with other {', '.join(differing)}; choose another folder")
+            remedy = f", or the dtype {previous['dtype']}" if differing == ["dtype"] else ""
+            names = ", ".join(differing)
+            raise UserError(f"out={self.folder} holds samples with other {names}; choose another folder{remedy}")
 
     def _unknown(self, damage: str) -> UserError:
         return UserError(
