@@ -67,7 +67,7 @@ def message(values):
         ("model.label_dropout", -0.1, "config.model.label_dropout=-0.1 must be at least 0 and below 1"),
         ("model.dtype", "float16", "config.model.dtype='float16' is not one of 'float32', 'bfloat16'"),
         ("model.remat", "all", "config.model.remat='all' is not one of 'none', 'dots', 'full'"),
-        ("model.attention", "flash", "config.model.attention='flash' is not one of 'xla', 'cudnn'"),
+        ("model.attention", "paged", "config.model.attention='paged' is not one of 'xla', 'cudnn', 'flash'"),
         ("model.attention", "cudnn", 'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not'),
         ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1, or -1 for the slices found"),
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),
@@ -272,6 +272,12 @@ def test_a_file_that_is_no_config_file_is_one_line(tmp_path):
         as_config(tmp_path / "c.py")
     with pytest.raises(UserError, match=r"d\.py: No such file or directory"):
         as_config(tmp_path / "d.py")
+
+
+def test_flash_has_no_mask():
+    tiny_config(model={"attention": "flash"})
+    with pytest.raises(UserError, match=r'attention="flash" has no mask for MRAR: set .* in place of 4'):
+        tiny_config(mrar=True, model={"attention": "flash"})
 
 
 def test_cudnn_needs_heads_of_a_multiple_of_eight():

@@ -24,6 +24,12 @@ def test_cudnn_where_it_cannot_run():
         check_implementation(dropping, mesh_of("gpu"), training=True)
     with pytest.raises(UserError, match=r"needs NVIDIA GPUs, but these devices are tpu"):
         check_implementation(CUDNN, mesh_of("tpu"), training=False)
+    flash = dataclasses.replace(CUDNN, attention="flash")
+    check_implementation(flash, mesh_of("tpu"), training=True)
+    with pytest.raises(UserError, match=r'"flash" needs TPUs, but these devices are gpu'):
+        check_implementation(flash, mesh_of("gpu"), training=False)
+    with pytest.raises(UserError, match=r'"flash" cannot drop attention weights'):
+        check_implementation(dataclasses.replace(flash, dropout=0.1), mesh_of("tpu"), training=True)
     wide = dataclasses.replace(CUDNN, heads=3)  # each of size 256
     check_implementation(wide, mesh_of("gpu"), training=True)
     with pytest.raises(UserError, match=r"at most 128 on GPUs of compute capability 8\.9, but .* = 256: use"):

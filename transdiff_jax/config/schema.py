@@ -32,7 +32,8 @@ class ModelConfig:
     # Of the computation; parameters are always float32. With "float32", matrix products have the device's default
     # precision, which is TF32 on recent GPUs; JAX_DEFAULT_MATMUL_PRECISION=highest asks for all bits.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16; trains with attention_dropout=0
+    # cudnn: NVIDIA GPUs, bfloat16. flash: TPUs, models of one image. Both train with attention_dropout=0.
+    attention: Literal["xla", "cudnn", "flash"] = "xla"
     remat: Literal["none", "dots", "full"] = "none"  # a block keeps all, matmuls or nothing for the backward pass
 
     @property

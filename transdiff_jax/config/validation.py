@@ -71,18 +71,7 @@ def _check_model(model: ModelConfig) -> None:
         model.width % model.heads == 0,
         f"config.model.heads={model.heads} must divide config.model.width={model.width}",
     )
-    if model.attention == "cudnn":
-        _require(
-            model.dtype == "bfloat16",
-            f'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not {model.dtype!r}; or set '
-            'config.model.attention="xla"',
-        )
-        size = model.width // model.heads
-        _require(
-            size % 8 == 0 and size <= 256,
-            'config.model.attention="cudnn" needs heads whose size is a multiple of 8 and at most 256, not '
-            f'config.model.width / config.model.heads = {size}; or set config.model.attention="xla"',
-        )
+    _check_attention(model)
     sequence = model.class_tokens + model.semantic_tokens
     _require(
         sequence <= MAX_SEQUENCE,
@@ -107,6 +96,26 @@ def _check_model(model: ModelConfig) -> None:
             f"{model.reference_patch}x{model.reference_patch} patches of a {model.latent_size}x{model.latent_size} "
             "latent, when config.model.num_images is above 1",
         )
+
+
+def _check_attention(model: ModelConfig) -> None:
+    if model.attention == "cudnn":
+        _require(
+            model.dtype == "bfloat16",
+            f'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not {model.dtype!r}; or set '
+            'config.model.attention="xla"',
+        )
+        size = model.width // model.heads
+        _require(
+            size % 8 == 0 and size <= 256,
+            'config.model.attention="cudnn" needs heads whose size is a multiple of 8 and at most 256, not '
+            f'config.model.width / config.model.heads = {size}; or set config.model.attention="xla"',
+        )
+    _require(
+        model.attention != "flash" or model.num_images == 1,
+        f'config.model.attention="flash" has no mask for MRAR: set config.model.attention="xla", or '
+        f"config.model.num_images=1 in place of {model.num_images}",
+    )
 
 
 def _check_data(data: DataConfig) -> None:

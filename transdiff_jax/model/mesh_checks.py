@@ -30,17 +30,20 @@ def check_implementation(model: ModelConfig, mesh: Mesh, *, training: bool) -> N
     if model.attention == "xla":
         return
     platform = mesh.devices.flat[0].platform
-    if platform != "gpu":
-        raise UserError(
-            f'config.model.attention="cudnn" needs NVIDIA GPUs, but these devices are {platform}: set '
-            'config.model.attention="xla"'
-        )
+    named, needed = f'config.model.attention="{model.attention}"', {"cudnn": "gpu", "flash": "tpu"}[model.attention]
+    if platform != needed:
+        machines = {"gpu": "NVIDIA GPUs", "tpu": "TPUs"}[needed]
+        raise UserError(f'{named} needs {machines}, but these devices are {platform}: set config.model.attention="xla"')
     if training and model.weight_dropout > 0:
         raise UserError(
-            'config.model.attention="cudnn" cannot drop attention weights: train with '
-            f"config.model.attention_dropout=0 in place of {model.weight_dropout}, or with "
-            'config.model.attention="xla"'
+            f"{named} cannot drop attention weights: train with config.model.attention_dropout=0 in place of "
+            f'{model.weight_dropout}, or with config.model.attention="xla"'
         )
+    if model.attention == "cudnn":
+        _check_cudnn(model, mesh, training=training)
+
+
+def _check_cudnn(model: ModelConfig, mesh: Mesh, *, training: bool) -> None:
     size, capability = model.width // model.heads, mesh.devices.flat[0].compute_capability
     if size > 128 and float(capability) < _HOPPER:
         raise UserError(

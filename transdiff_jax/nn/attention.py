@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from transdiff_jax.nn.dropout import Dropout
+from transdiff_jax.nn.flash import flash_attend
 from transdiff_jax.nn.layers import dense, repeat_rows
 from transdiff_jax.nn.qkv import QkvProjection, constrain_heads
 from transdiff_jax.parallel import axes
@@ -51,13 +52,20 @@ def attend(
         query: of the tokens that attend.
         keys_values: of the k tokens to attend to, [b, k, heads, head_dim].
         mask: True where a query may attend; None for everywhere.
-        drop: applied to the attention weights; "cudnn" ignores it, because it never stores the weights.
-        implementation: "xla" or "cudnn"; see `model.mesh_checks.check_implementation`.
+        drop: applied to the attention weights; "cudnn" and "flash" ignore it, because they never store the weights.
+        implementation: "xla", "cudnn" or "flash"; see `model.mesh_checks.check_implementation`.
+
+    Raises:
+        ValueError: "flash" is given a mask.
     """
     key, value = keys_values
     if implementation == "cudnn":
         everywhere = None if mask is None else jnp.asarray(mask)[None, None]
         return jax.nn.dot_product_attention(query, key, value, mask=everywhere, implementation="cudnn")
+    if implementation == "flash":
+        if mask is not None:
+            raise ValueError('"flash" takes no mask: use "xla"')
+        return flash_attend(query, key, value)
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
     if mask is not None:

@@ -3,6 +3,7 @@
 Modules name the axes of their parameters with these constants and know nothing about devices.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import jax
@@ -68,6 +69,22 @@ def constrain(x: Shaped[Array, "*shape"], *names: str | None) -> Shaped[Array, "
         return x
     axes = dict(RULES)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None if name is None else axes[name] for name in names)))
+
+
+def on_each_device(function: Callable[..., Array], *names: str | None) -> Callable[..., Array]:
+    """Runs a function on each device's part of its arrays; the function itself outside `over`.
+
+    For kernels that the partitioner cannot split.
+
+    Args:
+        function: from arrays to an array, each with the axes of `names`.
+        *names: a logical name for each axis, or None for an axis that stays whole.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function
+    axes = dict(RULES)
+    spec = PartitionSpec(*(None if name is None else axes[name] for name in names))
+    return jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def row_shards() -> int:
