@@ -10,6 +10,7 @@ import gc
 import hashlib
 import logging as stdlib_logging
 import sys
+import types
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -79,14 +80,16 @@ def read_step(
         if number == _NONE:
             continue
         found, error = None, None
-        try:
-            with _late_errors_dropped():
+        with _late_errors_dropped():
+            try:
                 found = _read_whole(folder / str(number), bytes(map(int, digest)).hex(), items, read)
-            outcome = _Outcome.DONE
-        except _VanishedError:
-            outcome = _Outcome.VANISHED
-        except Exception as caught:
-            outcome, error = _Outcome.FAILED, caught
+                outcome = _Outcome.DONE
+            except _VanishedError:
+                outcome = _Outcome.VANISHED
+            except Exception as caught:
+                outcome, error = _Outcome.FAILED, caught
+            if outcome == _Outcome.VANISHED:
+                gc.collect()  # what is left of the read ends here
         worst = np.max(multihost_utils.process_allgather(np.array(outcome)))
         if worst == _Outcome.FAILED:
             raise error or UserError("the job was stopped by another process; the output of that process says why")
@@ -165,15 +168,11 @@ def _late_errors_dropped() -> Iterator[None]:
     hook, asyncio_log = sys.unraisablehook, stdlib_logging.getLogger("asyncio")
 
     def drop(report: "sys.UnraisableHookArgs") -> None:
-        if str(report.exc_value) != "Event loop is closed":
+        if not isinstance(report.object, types.CoroutineType) and str(report.exc_value) != "Event loop is closed":
             hook(report)
 
-    sys.unraisablehook = drop
+    sys.unraisablehook, asyncio_log.disabled = drop, True
     try:
         yield
-    except _VanishedError:
-        asyncio_log.disabled = True
-        gc.collect()  # now, and not when the hook is gone
-        raise
     finally:
         sys.unraisablehook, asyncio_log.disabled = hook, False
