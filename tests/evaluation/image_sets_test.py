@@ -16,6 +16,7 @@ from transdiff_jax.generation.finished_set import read_finished
 from transdiff_jax.generation.sample_files import SHARD_SIZE
 from transdiff_jax.images.decoding import decode
 from transdiff_jax.images.png import encode_png, save_png
+from transdiff_jax.parallel import progress
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3)).astype(np.uint8)
 SETTINGS = {"labels": [0, 0, 1, 1, 2, 2, 3], "seed": 4}
@@ -163,3 +164,9 @@ def test_sets_that_are_not_complete(copy):
     (copy / "samples.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"is not finished; run the same transdiff sample command again"):
         read_finished(copy)
+
+
+def test_reading_says_how_far_it_has_come(finished):
+    batches = open_images(finished, "--samples").batches(3)
+    next(batches), next(batches)
+    assert progress.reached() == "scored 3 of 7 images"

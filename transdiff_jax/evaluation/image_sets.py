@@ -24,6 +24,7 @@ from transdiff_jax.generation.finished_set import FinishedSet, read_finished
 from transdiff_jax.generation.sample_files import RECORD
 from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.parallel.processes import check_same
+from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.storage.files import Json
 
 THREADS = 8
@@ -123,8 +124,11 @@ def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) ->
     """Yields batches of image files below a folder, as RGB; a file with a digest must match it."""
     names = list(digests)
     shape = _read_image(folder / names[0], digests[names[0]]).shape
+    progress = Progress("scored", "images", len(names))
     for start in range(0, len(names), size):
-        yield _FileBatch(folder, {name: digests[name] for name in names[start : start + size]}, names[0], shape)
+        part = {name: digests[name] for name in names[start : start + size]}
+        yield _FileBatch(folder, part, names[0], shape)
+        progress.add(len(part))
 
 
 @dataclasses.dataclass(frozen=True)
