@@ -92,9 +92,9 @@ def _result_bytes(kind: str, instruction: Instruction) -> int:
         return max(sizes)
     if not instruction.opcode.endswith("-start") or kind == "all-reduce":
         return sum(sizes)
-    # An asynchronous start is (operand, result, small context): a reduce-scatter's result is smaller than its operand.
-    arrays = sorted(sizes)[-2:]
-    return arrays[0] if kind == "reduce-scatter" else arrays[-1]
+    # An asynchronous start is (operands, results, small contexts).
+    count = len(instruction.operands)
+    return sum(sizes[count : 2 * count])
 
 
 def _groups(rest: str) -> np.ndarray | None:
