@@ -1,3 +1,4 @@
+import os
 import resource
 import signal
 import threading
@@ -66,3 +67,20 @@ def test_a_full_disk_is_one_error_in_the_callers_thread(tmp_path, monkeypatch, s
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.* could not be written"):
         make_writer(tmp_path / "nowhere")
+
+
+def test_damaged_lines_are_skipped(tmp_path):
+    lines = ['{"step": 1, "loss": 2.0}', "[" * 10**5, "5", '{"step": "2", "loss": 1}', '{"step": 3, "loss": null}', "{"]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    assert read_metrics(tmp_path / "metrics.jsonl", "loss") == ([1], [2.0])
+    with pytest.raises(UserError, match=r"absent\.jsonl cannot be read: No such file"):
+        read_metrics(tmp_path / "absent.jsonl", "loss")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_metrics_go_into_a_file_only(tmp_path, make):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match="is not a file"):
+        JsonLinesWriter(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match="is not a file"):
+        read_metrics(tmp_path / "metrics.jsonl", "loss")

@@ -55,6 +55,20 @@ def load_weights(
     return Weights(record.config, params, name, found.number, found.manifest.sha256, record.class_names)
 
 
+def load_raw_and_average(workdir: Path, mesh: Mesh) -> tuple[Weights, Weights]:
+    """The parameters and the first average, both of the newest step in which both are intact.
+
+    Raises:
+        UserError: as in `load_weights`.
+    """
+    raw, average = (load_weights(workdir, mesh, kind=kind) for kind in ("raw", "ema"))
+    if raw.step > average.step:
+        raw = load_weights(workdir, mesh, kind="raw", step=average.step)
+    elif raw.step < average.step:
+        average = load_weights(workdir, mesh, kind="ema", step=raw.step)
+    return raw, average
+
+
 def latest_record(workdir: Path) -> RunRecord:
     """The record of a run's newest intact checkpoint; raises like `load_weights`, and reads no weights."""
     folder = _existing_folder(workdir)

@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -100,10 +102,12 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
     if {"--help", "-h"} & set(argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{_describe(flag_values)}")
         sys.exit(0)
+    _check_config_file(argv)
     try:
         rest = flag_values(argv)
     except flags.Error as error:
-        fail(str(error))
+        before, found, rest = str(error).partition("Traceback (most recent call last)")
+        fail(before + rest.strip().splitlines()[-1] if found else before)
     except Exception as error:
         for cause in (error, error.__cause__, error.__context__):
             if isinstance(cause, KeyError) and _is_flagged(str(cause.args[0]), argv):
@@ -115,6 +119,16 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
     if rest[1:] and not files:
         fail(f"unexpected argument {rest[1]!r}: settings are given as --flag=value")
     return rest
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """Ends the command if --config names something that is no file: to open a pipe is to wait for its writer."""
+    given = [argument.partition("=") for argument in argv]
+    given += [(name, "=", value) for name, value in itertools.pairwise(argv)]
+    for name, _, value in given:
+        with contextlib.suppress(OSError, ValueError):  # a path that cannot be; opening it says so
+            if name in ("--config", "-config") and value and not stat.S_ISREG(Path(value).stat().st_mode):
+                fail(f"--config={value} is not a file: name a configuration file, such as configs/digits.py")
 
 
 def _describe(flag_values: flags.FlagValues) -> str:

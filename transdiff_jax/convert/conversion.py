@@ -15,11 +15,12 @@ from absl import logging
 
 from transdiff_jax.checkpoints.record import FOLDER, NO_DATA, RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
-from transdiff_jax.checkpoints.weights import load_weights
+from transdiff_jax.checkpoints.weights import load_raw_and_average
 from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
 from transdiff_jax.config.validation import KL16_FACTOR, validate
 from transdiff_jax.convert import inception_names, kl16_names, transdiff_names
 from transdiff_jax.convert.table import NameTable, check_reference, from_reference, to_reference
+from transdiff_jax.convert.unused_tensors import load_unused, save_unused
 from transdiff_jax.data.sources import imagenet
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights, save_inception
@@ -27,12 +28,11 @@ from transdiff_jax.model.params import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.storage.checksums import sha256
-from transdiff_jax.storage.torch_file import Checkpoint, Tensors, read_checkpoint, write_checkpoint
+from transdiff_jax.storage.torch_file import Checkpoint, read_checkpoint, write_checkpoint
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
 from transdiff_jax.training.state import TrainState
 
-UNUSED_FILE = "unused_tensors.npz"
 RELEASE_FILE = "checkpoint-last.pth"  # the name that the release writes and looks for
 _MODEL, _EMA = "model", "ema"
 _HEAD_WIDTH = 64  # of the published B and L models
@@ -76,7 +76,7 @@ def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokeniz
     _check_new(out)
     if imported.ema is None:
         logging.warning("%s has no model_ema: its model replaces the average", path)
-    _save_unused(out, imported.unused)
+    save_unused(out, imported.unused)
     _save_run(out, config, imported.params, imported.params if imported.ema is None else imported.ema)
     return imported.table
 
@@ -109,11 +109,11 @@ def export_transdiff(workdir: Path, out: Path) -> NameTable:
         UserError: the run cannot be read, or the file cannot be written.
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    raw, ema = (load_weights(workdir, mesh, kind=kind) for kind in ("raw", "ema"))
+    raw, ema = load_raw_and_average(workdir, mesh)
     config = raw.config
     table = transdiff_names.name_table(config.model)
     tensors = {
-        name: to_reference(table, weights.params, _load_unused(workdir, name), str(workdir))
+        name: to_reference(table, weights.params, load_unused(workdir, name), str(workdir))
         for name, weights in ((_MODEL, raw), (_EMA, ema))
     }
     args = {"img_size": config.data.image_size, "heads": config.model.heads}
@@ -125,7 +125,7 @@ def import_kl16(path: Path, out: Path) -> NameTable:
     """A KL-16 checkpoint -> a folder for `config.tokenizer.weights`; arguments and errors as `import_transdiff`."""
     imported = _read_kl16(path)
     save_weights(out, imported.params, imported.config)
-    _save_unused(out, imported.unused)
+    save_unused(out, imported.unused)
     return imported.table
 
 
@@ -141,7 +141,7 @@ def _read_kl16(path: Path) -> Imported[Kl16Config]:
 def export_kl16(folder: Path, out: Path) -> NameTable:
     """The inverse of `import_kl16`; arguments and errors as `export_transdiff`."""
     tokenizer = load_tokenizer(folder, "float32", 1)
-    unused = _load_unused(folder, _MODEL)
+    unused = load_unused(folder, _MODEL)
     table = kl16_names.name_table(tokenizer.config, {name: tensor.shape for name, tensor in unused.items()})
     write_checkpoint(_release_path(out), to_reference(table, tokenizer.params, unused, str(folder)), None, {})
     return table
@@ -229,19 +229,6 @@ def _unused_tensors(table: NameTable, checkpoint: Checkpoint) -> dict[str, np.nd
         for name, source in sources.items()
         for unused in table.unused
     }
-
-
-def _save_unused(out: Path, tensors: Tensors) -> None:
-    if tensors:
-        # pyrefly: ignore[bad-argument-type]  # NumPy's stub takes any array for its own flag `allow_pickle`
-        np.savez(out / UNUSED_FILE, **tensors)
-
-
-def _load_unused(folder: Path, name: str) -> Tensors:
-    if not (folder / UNUSED_FILE).exists():
-        return {}
-    with np.load(folder / UNUSED_FILE) as arrays:
-        return {key.removeprefix(f"{name}/"): arrays[key] for key in arrays.files if key.startswith(f"{name}/")}
 
 
 def _release_path(out: Path) -> Path:

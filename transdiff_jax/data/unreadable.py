@@ -1,7 +1,6 @@
 """Records whose images cannot be decoded: their replacements, and the report on them."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from transdiff_jax.data.sources.base import Records
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.decoding import UnreadableImage
 from transdiff_jax.storage.files import Json, write_errors, write_json
+from transdiff_jax.storage.json_files import read_json_object
 
 AnyRecord = TypeVar("AnyRecord")
 
@@ -118,7 +118,7 @@ class UnreadableReport:
     def _read(self, path: Path) -> dict[int, Json] | None:
         """The entries of a report by index; None if the report is of other data."""
         try:
-            report = json.loads(path.read_text())
+            report = read_json_object(path)
             entries = {
                 int(entry["index"]): {field: entry[field] for field in _FIELDS} for entry in report.pop("unreadable")
             }

@@ -12,8 +12,10 @@ from typing import SupportsFloat
 import numpy as np
 from jaxtyping import UInt8
 
+from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import is_first
 from transdiff_jax.storage.files import write_errors
+from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
 
 
 class _NoSummaryWriter(types.ModuleType):
@@ -40,6 +42,7 @@ def _load_clu_writers() -> types.ModuleType:
 metric_writers = _load_clu_writers()
 
 METRICS_FILE = "metrics.jsonl"
+MOST_BYTES = 2**30  # of such a file; a longer one would fill the memory
 FLUSH_SECONDS = 10  # between two moments at which the event file is on disk for certain
 
 
@@ -119,7 +122,9 @@ class JsonLinesWriter(_ScalarAndImageWriter):
     def __init__(self, path: Path) -> None:
         self._path = path
         with write_errors(path):
-            cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
+            if path.exists() and not path.is_file():
+                raise UserError(f"{path} is not a file: move it away")
+            cut_off = path.exists() and not _ends_a_line(path)
             self._file = path.open("a")
             if cut_off:
                 self._file.write("\n")
@@ -142,6 +147,12 @@ class JsonLinesWriter(_ScalarAndImageWriter):
             self._file.close()
 
 
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read() in (b"", b"\n")
+
+
 def make_writer(workdir: Path) -> metric_writers.MetricWriter:
     """All destinations of a run in the first process, none in the others.
 
@@ -155,15 +166,25 @@ def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric of a metrics.jsonl.
 
     A resumed run writes the steps after its checkpoint again, so the last line of a step counts. If the checkpoint lay
-    between two logs, its first values are means over fewer steps. A line that a kill cut off is skipped.
+    between two logs, its first values are means over fewer steps. A damaged line, such as a kill leaves, is skipped.
+
+    Raises:
+        UserError: the file cannot be read.
     """
     values: dict[int, float] = {}
-    for line in path.read_text().splitlines():
+    try:
+        lines = read_bytes(path, MOST_BYTES).splitlines()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except JsonError as error:
+        raise UserError(f"{path} {error}: name the folder of a run") from None
+    for line in lines:
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = parse_json(line)
+        except JsonError:
             continue
-        if name in entry:
-            values[entry["step"]] = entry[name]
+        step, value = (entry.get("step"), entry.get(name)) if isinstance(entry, dict) else (None, None)
+        if type(step) is int and isinstance(value, int | float):
+            values[step] = value
     steps = sorted(values)
     return steps, [values[step] for step in steps]

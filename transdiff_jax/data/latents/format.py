@@ -23,11 +23,13 @@ import numpy as np
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, intact_files
 from transdiff_jax.storage.files import Json, write_bytes, write_json
+from transdiff_jax.storage.json_files import read_json_object
 
 FORMAT = 1
 LABELS, IDS = "labels.npy", "ids.json.gz"
 WRITER_OPTIONS = "group_size:1,uncompressed"
 DIGEST = "sha256"  # of the rest of a sealed file
+MOST_BYTES = 2**28  # of a sealed file; the manifest names each unreadable record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,8 @@ def read_sealed(path: Path) -> Json:
         ValueError: the file has changed since it was written.
         OSError: the file cannot be read.
     """
-    value = json.loads(path.read_bytes())
-    if not isinstance(value, dict) or value.pop(DIGEST, None) != _digest(value):
+    value = read_json_object(path, MOST_BYTES)
+    if value.pop(DIGEST, None) != _digest(value):
         raise ValueError("its content does not match its own digest")
     return value
 
