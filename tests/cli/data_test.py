@@ -112,8 +112,3 @@ def test_too_many_unreadable_files_end_in_one_line(tmp_path):
     assert (tmp_path / "run" / "unreadable_records.json").exists()
     allowed = command(tmp_path / "run", f"folder:{folder}", train__steps=5, data__max_unreadable=0.1)
     assert run(allowed).returncode == 0
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    line = error_line(run(command(tmp_path / "run", f"folder:{tmp_path}/missing", train__steps=5)))
-    assert line.startswith(f"error: config.data.source names the folder {tmp_path}/missing: No such file or directory")
