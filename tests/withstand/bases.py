@@ -113,7 +113,7 @@ def _half(root, run):
 
 def _groups(root, run):
     run("cache_latents", "--groups=random", "--group_size=2", "--out=latents")
-    data = {"source": "latents:latents", "crop": "none", "groups": "index:latents/groups_random.jsonl"}
+    data = {"source": "latents:latents", "crop": "center", "groups": "index:latents/groups_random.jsonl"}
     config = photo_config("weights", mrar=True, data=data, train={"batch_size": 4, "steps": 2})
     _write(config, root / "groups.py")
 

@@ -14,7 +14,8 @@ VALID = "valid"  # nothing is damaged
 
 def mutations(kind):
     """The names of all mutations of a kind of file."""
-    return [*BYTES, *NAMES, *(JSON if KINDS[kind].json else ())]
+    names = [name for name in NAMES if "/" in KINDS[kind].target or not name.startswith("parent_")]
+    return [*BYTES, *names, *(JSON if KINDS[kind].json else ())]
 
 
 def chosen(seed, kind, count):
