@@ -77,7 +77,7 @@ def losses(workdir, after):
 def test_the_manifest_lists_the_files_of_every_process(straight):
     manifest = json.loads((straight / "checkpoints" / str(STEPS) / "manifest.json").read_text())
     for process in range(2):
-        assert any(name.startswith(f"state/ocdbt.process_{process}/d/") for name in manifest)
+        assert any(f"/ocdbt.process_{process}/d/" in name for name in manifest)
     assert len(list(straight.glob("events.*"))) == 1
 
 
@@ -215,8 +215,8 @@ def test_an_error_of_the_first_process_ends_all_with_its_line(straight, data, tm
 )
 def test_a_full_disk_ends_all_in_one_line_and_keeps_what_is_saved(straight, data, tmp_path, processes):
     run = copy_until(straight, tmp_path / "run", 4)
-    # Mounting a full disk needs rights, so writes beyond 48 KiB fail instead.
-    full = f'[[ {processes} != *$TRANSDIFF_PROCESS* ]] || ulimit -f 48; exec "$@"'
+    # Mounting a full disk needs rights, so writes beyond 16 KiB fail instead.
+    full = f'[[ {processes} != *$TRANSDIFF_PROCESS* ]] || ulimit -f 16; exec "$@"'
     limited = ["bash", "-c", full, "limited"]
     job = Job(tmp_path, 2, [*limited, *train_command(run, data, **SETTINGS | {"train__steps": 6})])
     assert job.end() == 2, job.text()

@@ -476,7 +476,8 @@ def test_fsdp_gathers_weights_in_each_step_and_not_before():
     gathers = [entry for entry in collectives(parse(program_on((1, 8, 1)).as_text())) if entry.kind == "all-gather"]
     mlps = [entry.times for entry in gathers if entry.bytes == 4 * 64 * 256]
     assert mlps.count(5) == 4 * 5 * 2, "of four images, five blocks, two layers: in five steps"
-    assert mlps.count(1) == 4 * 2 * 2, "of the encoder's two blocks: once an image"
+    assert mlps.count(2) == 4 * 2, "of four images, two layers: in the encoder's loop over its two blocks"
+    assert len(mlps) == 4 * 5 * 2 + 4 * 2
 
 
 def test_tensor_parallel_sums_after_a_block_and_gathers_nothing():

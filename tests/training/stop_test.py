@@ -14,6 +14,7 @@ def stop():
     """A request, and this process's handlers as they were."""
     before = {number: signal.getsignal(number) for number in ENDING}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     yield StopRequest()
     for number, handler in before.items():
         signal.signal(number, handler)

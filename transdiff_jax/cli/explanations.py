@@ -21,7 +21,8 @@ def explain(error: BaseException | None) -> str | None:
                 "the device's memory is too small: lower the batch size, raise config.train.accumulation, set "
                 f"config.model.remat=full or shard over more devices ({str(error).splitlines()[0]})"
             )
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in _LOST):
+        # JAX raises a ValueError where a collective fails while its program is dispatched.
+        if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(name in str(error) for name in _LOST):
             return f"another process of the job ended; its output says why ({str(error).splitlines()[0][:200]})"
         error = error.__cause__ or error.__context__
     return None
