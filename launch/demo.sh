@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole job on the embedded digits: trains 1-step TransDiff, fine-tunes it to MRAR, samples both, scores both.
+# The whole job on the embedded digits: trains 1-step TransDiff, fine-tunes it to MRAR, distills a few-step student of
+# each, samples all, scores all.
 # Everything goes to runs/digits. Running it again resumes what was stopped, or says that everything is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +14,8 @@ run() {
 
 run train --config=configs/digits.py --workdir=$out/one_step
 run train --config=configs/digits_mrar.py --workdir=$out/mrar
+run distill --config=configs/digits_student.py --workdir=$out/one_step_student
+run distill --config=configs/digits_mrar_student.py --workdir=$out/mrar_student
 run sample --workdir=$out/one_step --out=$out/samples/one_step --num_samples=1000
 run sample --workdir=$out/mrar --out=$out/samples/mrar --num_samples=1000 --all_images
 run digits_report --folder=$out

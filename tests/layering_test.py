@@ -13,7 +13,7 @@ LOOSE = {"__init__", "errors", "rng"}
 # A package imports only what stands to its left.
 ORDER = (
     *("errors", "rng", "config", "storage", "parallel", "images", "flow", "nn", "tokenizer", "model"),
-    *("data", "checkpoints", "sampling", "generation", "evaluation", "training"),
+    *("data", "checkpoints", "sampling", "generation", "evaluation", "training", "distillation"),
     *("convert", "verification", "benchmark", "demo", "cli"),
 )
 CONFIG_FILES = sorted(CONFIGS.rglob("*.py"))

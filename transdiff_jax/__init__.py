@@ -9,6 +9,7 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from transdiff_jax.config import Config, as_config
+    from transdiff_jax.distillation.distill import distill
     from transdiff_jax.errors import UserError
     from transdiff_jax.evaluation.scoring import evaluate
     from transdiff_jax.generation.loading import generate, load
@@ -18,4 +19,15 @@ with epy.lazy_api_imports(globals()):
 
 __version__ = "0.2.0"
 
-__all__ = ["Config", "SampleRequest", "TrainedModel", "UserError", "as_config", "evaluate", "generate", "load", "train"]
+__all__ = [
+    "Config",
+    "SampleRequest",
+    "TrainedModel",
+    "UserError",
+    "as_config",
+    "distill",
+    "evaluate",
+    "generate",
+    "load",
+    "train",
+]

@@ -67,7 +67,7 @@ def test_times_without_guidance_cost_one_row():
     guided, unguided = sample_flops(L, GUIDED), sample_flops(L, dataclasses.replace(GUIDED, guidance=(1.0,)))
     # 100 times from 1 to 0.04: 51 of them are at least 0.515.
     half = dataclasses.replace(GUIDED, guidance_interval=(0.515, 1.0))
-    assert flops.evaluations(half) == (51, 49)
+    assert flops.evaluations(half, False) == (51, 49)
     assert sample_flops(L, half) == pytest.approx(guided - 0.49 * (guided - unguided), rel=1e-3)
     assert sample_flops(L, half, Sharing(unguided=False)) == sample_flops(L, GUIDED)
     assert sample_flops(L, half, NAIVE) == sample_flops(L, GUIDED, NAIVE)
@@ -76,7 +76,7 @@ def test_times_without_guidance_cost_one_row():
 
 def test_solvers_and_steps_by_image_decide_the_passes():
     heun = dataclasses.replace(GUIDED, solver="heun", steps=10)
-    assert flops.evaluations(heun) == (19, 0)
+    assert flops.evaluations(heun, False) == (19, 0)
     model = published_model("l", "mrar_256")
     fewer = dataclasses.replace(GUIDED, steps_by_image=(25, 25, 25, 100))
     assert sample_flops(model, fewer) < 0.5 * sample_flops(model, GUIDED)

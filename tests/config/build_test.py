@@ -173,7 +173,7 @@ def test_unknown_key_and_section_that_is_no_section(section):
 
 
 def test_unknown_section():
-    expected = "config.modle is not a configuration field; config has data, eval, loss, mesh, model"
+    expected = "config.modle is not a configuration field; config has data, distillation, eval, loss, mesh, model"
     assert expected in message({"modle": {}})
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.support.velocities import gaussian_velocity
 from transdiff_jax.config import SamplingConfig
 from transdiff_jax.flow.guidance import guide
-from transdiff_jax.flow.solvers import SOLVERS, dpmpp_2m, euler, euler_maruyama, heun
-from transdiff_jax.flow.timesteps import SolverGrid, solver_grid
+from transdiff_jax.flow.solvers import SOLVERS, dpmpp_2m, dpmpp_2m_states, euler, euler_maruyama, heun
+from transdiff_jax.flow.timesteps import SolverGrid, grid_of_times, solver_grid
 
 SCALE = 0.5  # of the Gaussian data
 ODE_SOLVERS = ("euler", "heun", "dpmpp_2m")
@@ -37,6 +37,7 @@ def output_variance(solver, steps, **settings):
 
 def test_solvers_by_name():
     functions = {"euler_maruyama": euler_maruyama, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+    functions["flow_map"] = euler
     assert {name: solver.solve for name, solver in SOLVERS.items()} == functions
     # The configuration's choices are these.
     assert typing.get_args(typing.get_type_hints(SamplingConfig)["solver"]) == tuple(SOLVERS)
@@ -46,6 +47,24 @@ def test_solvers_by_name():
 def test_gaussian_variance_becomes_exact_as_steps_grow(solver):
     coarse, fine = (abs(output_variance(solver.solve, n, last_time=1 / n) - SCALE**2) for n in (10, 160))
     assert fine < min(coarse / 8, 0.005)
+
+
+def test_states_of_a_path_are_those_of_shorter_solvers():
+    grid = grid_of_times(np.array([1.0, 0.7, 0.4, 0.2, 0.0]))
+    x = jnp.array([0.3, -1.2])
+    states = dpmpp_2m_states(oracle, x, grid)
+    assert states.shape == (5, 2)
+    np.testing.assert_array_equal(states[0], x)
+    np.testing.assert_allclose(states[-1], dpmpp_2m(oracle, x, grid, jnp.zeros_like), rtol=1e-6)
+    # The interval before the last is that of a solver which stops there.
+    first = x + oracle(x, 1.0) * (0.7 - 1.0)
+    np.testing.assert_allclose(states[1], first, rtol=1e-5)
+
+
+def test_a_flow_map_jumps_in_equal_steps_from_noise_to_data():
+    grid = solver_grid(SamplingConfig(solver="flow_map", steps=4))
+    np.testing.assert_allclose(grid.time, [1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(grid.next_time, [0.75, 0.5, 0.25, 0])
 
 
 def test_published_last_interval_leaves_a_small_bias():

@@ -94,3 +94,15 @@ def test_config_files_are_the_published_recipes(size, kind, suffix, recipe):
     assert (config.loss.pairs_per_latent, config.train.only) == (recipe["pairs"], recipe["only"])
     assert (config.train.batch_size, config.train.ema_rates) == (2048, (0.999 if suffix == "_512" else 0.9999,))
     assert (config.model.dtype, config.data.crop, config.data.flip) == ("bfloat16", "random", True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("kind", "suffix"), [("one_step_256", ""), ("mrar_256", "_mrar")])
+def test_recipes_of_students_start_from_the_published_models(size, kind, suffix):
+    config = make_config(load_config_dict(CONFIGS / f"transdiff_{size}{suffix}_student.py").to_dict())
+    teacher = dataclasses.replace(config.model, flow_map=False, dtype="float32", remat="none", dropout=0.1)
+    assert teacher == published_model(size, kind)
+    assert config.train.init_from == f"runs/transdiff_{size}{suffix}"
+    assert config.distillation.guidance == (1.0, 2.5)
+    assert config.sampling.guidance == (SAMPLING[size, kind][0],)
+    assert (config.sampling.solver, config.sampling.steps, config.train.only) == ("flow_map", 1, "decoder")

@@ -88,28 +88,41 @@ def sample_flops(
         sharing: what is computed once.
         classes_per_sample: starts of sequences that are encoded per sample, if classes are shared.
     """
-    passes = [evaluations(settings) for settings in sampling.of_images(model.num_images)]
+    return sum(sample_flops_by_part(model, sampling, sharing, classes_per_sample).values())
+
+
+def sample_flops_by_part(
+    model: ModelConfig,
+    sampling: SamplingConfig,
+    sharing: Sharing = Sharing(),
+    classes_per_sample: float = PUBLISHED_CLASSES_PER_SAMPLE,
+) -> dict[str, float]:
+    """The FLOPs of `sample_flops` by what they are for: semantic features, keys and values, the solver's passes."""
+    passes = [evaluations(settings, model.flow_map) for settings in sampling.of_images(model.num_images)]
     halves = 2 if any(guided for guided, _ in passes) else 1
-    total = 0.0
+    parts = {"semantic_features": 0.0, "keys_values": 0.0, "decoder": 0.0}
     for image, (guided, unguided) in enumerate(passes):
         rows = 2 if guided else 1
         if not sharing.unguided and guided:
             guided, unguided = guided + unguided, 0
-        total += guided * _step_flops(model, image, 2, sharing) + unguided * _step_flops(model, image, 1, sharing)
-        total += _encoding_flops(model, image, halves if sharing.cache else rows, sharing, classes_per_sample)
+        parts["decoder"] += guided * _step_flops(model, image, 2, sharing)
+        parts["decoder"] += unguided * _step_flops(model, image, 1, sharing)
+        encoded = halves if sharing.cache else rows
+        parts["semantic_features"] += _encoding_flops(model, image, encoded, sharing, classes_per_sample)
         if sharing.keys_values:
-            total += _once_flops(model, image, halves if sharing.cache else rows, sharing)
-    return total
+            parts["keys_values"] += _once_flops(model, image, encoded, sharing)
+    return parts
 
 
-def evaluations(sampling: SamplingConfig) -> tuple[int, int]:
+def evaluations(sampling: SamplingConfig, flow_map: bool) -> tuple[int, int]:
     """How often one image's solver computes a guided velocity, and an unguided one.
 
     Args:
         sampling: settings of one image (`SamplingConfig.of_images`).
+        flow_map: whether the model is a few-step student, which is guided in one pass.
     """
     weights = guidance_weights(sampling, SOLVERS[sampling.solver].times(solver_grid(sampling)))
-    guided = int(np.sum(is_guided(weights)))
+    guided = 0 if flow_map else int(np.sum(is_guided(weights)))
     return guided, len(weights) - guided
 
 

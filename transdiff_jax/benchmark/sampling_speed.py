@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from jax.stages import Wrapped
 from jaxtyping import Float, Int
 
-from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, sample_flops_by_saving
+from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, sample_flops_by_part, sample_flops_by_saving
 from transdiff_jax.benchmark.measuring import Compiled, compile_program, measure_peak, peak_memory, seconds, settings
+from transdiff_jax.benchmark.tokenizer_flops import decode_flops
 from transdiff_jax.config import Config
 from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.model.needs import check_sampling_memory
@@ -69,11 +70,15 @@ def labels_of(config: Config) -> Int[np.ndarray, " b"]:
 
 
 def _flops(config: Config, mesh: Mesh) -> Json:
-    """Analytic FLOPs of one image, which is a whole sequence in MRAR."""
+    """Analytic FLOPs of one image, which is a whole sequence in MRAR; `whole_image_flops` with decoding to pixels."""
     labels, model, sampling = labels_of(config), config.model, config.sampling
-    guided = any(evaluations(image)[0] for image in sampling.of_images(model.num_images))
+    guided = any(evaluations(image, model.flow_map)[0] for image in sampling.of_images(model.num_images))
     classes = classes_encoded(labels, batch_shards(mesh), with_null=guided) / len(labels)
+    parts = sample_flops_by_part(model, sampling, classes_per_sample=classes)
+    parts["tokenizer"] = float(decode_flops(config))
     return {
+        "whole_image_flops": sum(parts.values()),
+        "flops_by_part": parts,
         "flops_per_image": sample_flops(model, sampling, classes_per_sample=classes),
         "naive_flops_per_image": sample_flops(model, sampling, NAIVE),
         "flops_by_saving": sample_flops_by_saving(model, sampling, classes),

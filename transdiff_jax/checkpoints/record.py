@@ -17,6 +17,29 @@ NO_DATA: Json = {}  # data state of weights that were not trained here: they can
 
 
 @dataclasses.dataclass(frozen=True)
+class TeacherRecord:
+    """Which weights a student imitates."""
+
+    step: int
+    weights: str  # "raw", or "ema" and the rate
+    digest: str  # of the checkpoint, as in `Weights`
+
+    @classmethod
+    def from_json(cls, value: object) -> "TeacherRecord | None":
+        """The teacher in a record; None for a run that is no student.
+
+        Raises:
+            DamageError: the value describes no teacher.
+        """
+        if value is None:
+            return None
+        fields = {"step": int, "weights": str, "digest": str}
+        if not isinstance(value, dict) or {name: type(field) for name, field in value.items()} != fields:
+            raise DamageError("the record's teacher has no step, weights and digest")
+        return cls(**value)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunRecord:
     """Configuration, data state and training time; written and read as JSON."""
 
@@ -25,6 +48,7 @@ class RunRecord:
     train_seconds: float  # spent training up to this step, over all restarts
     class_names: tuple[str, ...] = ()  # of all classes; empty if unknown
     tokenizer_sha256: str = ""  # of the weights that latents come from; empty if there are none, or unknown
+    teacher: TeacherRecord | None = None  # of a few-step student
 
     def to_json(self) -> Json:
         """A JSON value, the inverse of `from_json`."""
@@ -34,6 +58,7 @@ class RunRecord:
             "train_seconds": self.train_seconds,
             "class_names": list(self.class_names),
             "tokenizer_sha256": self.tokenizer_sha256,
+            **({} if self.teacher is None else {"teacher": dataclasses.asdict(self.teacher)}),
         }
 
     @classmethod
@@ -59,7 +84,8 @@ class RunRecord:
         if not isinstance(tokenizer, str):
             raise DamageError("the record's tokenizer_sha256 is no digest")
         try:
-            return cls(make_config(config), data, float(seconds), tuple(names), tokenizer)
+            teacher = TeacherRecord.from_json(value.get("teacher"))
+            return cls(make_config(config), data, float(seconds), tuple(names), tokenizer, teacher)
         except UserError as error:
             raise DamageError(f"the record's {error}") from None
 

@@ -12,7 +12,17 @@ from typing import NoReturn
 from transdiff_jax import __version__
 from transdiff_jax.cli.quiet_end import open_closed_streams, quiet_end
 
-COMMANDS = ("train", "sample", "evaluate", "cache_latents", "convert", "verify", "benchmark", "digits_report")
+COMMANDS = (
+    "train",
+    "distill",
+    "sample",
+    "evaluate",
+    "cache_latents",
+    "convert",
+    "verify",
+    "benchmark",
+    "digits_report",
+)
 _PACKAGE = __package__ or "transdiff_jax.cli"
 _USAGE = "usage: transdiff COMMAND [--flag=value ...]      transdiff COMMAND --help lists the flags"
 USER_ERROR_CODE = 2

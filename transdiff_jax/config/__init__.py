@@ -7,6 +7,7 @@ with epy.lazy_api_imports(globals()):
     from transdiff_jax.config.schema import (
         Config,
         DataConfig,
+        DistillationConfig,
         EvalConfig,
         LossConfig,
         MeshConfig,
@@ -20,6 +21,7 @@ with epy.lazy_api_imports(globals()):
 __all__ = [
     "Config",
     "DataConfig",
+    "DistillationConfig",
     "EvalConfig",
     "LossConfig",
     "MeshConfig",

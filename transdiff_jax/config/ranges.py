@@ -95,6 +95,10 @@ RANGES: dict[str, Range] = {
     "sampling.drift_scale": _FACTORS,
     "sampling.noise_scale": _FACTORS,
     "sampling.batch_size": ROWS,
+    "distillation.guidance": Range(1, 10**6),
+    "distillation.anchor_share": Range(0, 1),
+    "distillation.noise_end_share": Range(0, 1),
+    "distillation.data_end_share": Range(0, 1),
     "eval.every": COUNTS_OR_NONE,
     "eval.num_samples": NUM_SAMPLES,
 }

@@ -35,6 +35,7 @@ class ModelConfig:
     # cudnn: NVIDIA GPUs, bfloat16. flash: TPUs, models of one image. Both train with attention_dropout=0.
     attention: Literal["xla", "cudnn", "flash"] = "xla"
     remat: Literal["none", "dots", "full"] = "none"  # a block keeps all, matmuls or nothing for the backward pass
+    flow_map: bool = False  # few-step students: the decoder also takes a jump's length and its guidance weight
 
     @property
     def weight_dropout(self) -> float:
@@ -125,6 +126,7 @@ class TrainConfig:
     only: Literal["all", "decoder"] = "all"  # "decoder" freezes the semantic encoder
     init_from: str = ""  # workdir of another run to take weights from (fine-tuning); empty: from scratch
     init_weights: Literal["ema", "raw"] = "ema"  # which weights of init_from
+    ema_warmup: bool = False  # the rate of an average is at most (1 + n) / (10 + n) after n steps
     max_nonfinite_steps: int = 10  # stop after this many non-finite steps in a row
     log_every: int = 50
     sample_every: int = 0  # steps between sample grids in the event file; 0: none
@@ -139,7 +141,8 @@ class SamplingConfig:
 
     # euler_maruyama solves the SDE; the published scores use it. The others solve the ODE, deterministically after the
     # initial noise: euler is of first order, heun (two network evaluations per step) and dpmpp_2m are of second order.
-    solver: Literal["euler_maruyama", "euler", "heun", "dpmpp_2m"] = "euler_maruyama"
+    # flow_map jumps along the ODE with a student (`distillation`), in equal steps from 1 to 0.
+    solver: Literal["euler_maruyama", "euler", "heun", "dpmpp_2m", "flow_map"] = "euler_maruyama"
     steps: int = 100
     steps_by_image: tuple[int, ...] = ()  # MRAR: steps of each image; earlier images may take fewer; empty: `steps`
     last_time: float = 0.04  # t of the last network evaluation; from there one step goes to 0
@@ -162,6 +165,22 @@ class SamplingConfig:
             dataclasses.replace(self, guidance=(weight,), steps=count, steps_by_image=())
             for weight, count in zip(weights, steps, strict=True)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """Few-step students of the run in `train.init_from`; `transdiff distill` reads it (docs/distill.md)."""
+
+    # none: no student. shortcut: the guided velocity, and jumps that equal two half jumps. trajectory: jumps between
+    # states of the teacher's paths. guidance: the guided velocity alone, for solvers that need no null class then.
+    objective: Literal["none", "shortcut", "trajectory", "guidance"] = "none"
+    guidance: tuple[float, ...] = (1.0,)  # weights that the student learns: one, or the ends of a range
+    anchor_share: float = 0.5  # shortcut: share of loss.pairs_per_latent that learns the guided velocity
+    noise_end_share: float = 0.3  # share of jumps that start at pure noise
+    data_end_share: float = 0.3  # share of jumps that end at data
+    own_average: bool = True  # shortcut: the first average makes the half jumps, not the parameters themselves
+    # MRAR: where earlier images come from in training: the data, or the teacher's own samples.
+    references: Literal["data", "teacher"] = "data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +218,7 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 

@@ -13,6 +13,7 @@ from transdiff_jax.config.schema import (
     EvalConfig,
     ModelConfig,
 )
+from transdiff_jax.config.student_rules import check_student
 from transdiff_jax.errors import UserError
 
 
@@ -28,6 +29,7 @@ def validate(config: Config) -> None:
     _check_latents(config)
     _check_training(config)
     _check_sampling(config)
+    check_student(config)
     _check_eval(config.eval)
 
 

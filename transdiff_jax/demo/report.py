@@ -9,8 +9,10 @@ from transdiff_jax.checkpoints.weights import latest_record
 from transdiff_jax.data.sources.digits import require_demo
 from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
+from transdiff_jax.demo.students import Images, StudentScores, score_student
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.finished_set import read_finished
+from transdiff_jax.generation.loading import load
 from transdiff_jax.generation.sample_files import reference_path
 from transdiff_jax.images.grids import grid
 from transdiff_jax.images.png import load_png
@@ -21,6 +23,7 @@ ONE_STEP, MRAR = "one_step", "mrar"
 TITLES = {ONE_STEP: "1-step", MRAR: "MRAR"}
 FILES = ("samples.png", "mrar_sequence.png", "loss.png", "report.json")
 GRID_COLUMNS = 10
+STUDENT_COLUMNS = 5  # beside three more columns for each model
 SCALE = 6
 
 Samples = tuple[Json, UInt8[np.ndarray, "n height width 1"]]  # the record of a sample set, and its images
@@ -30,7 +33,8 @@ def write_report(folder: Path) -> Json:
     """Scores the samples below `folder` and writes report.json, samples.png, mrar_sequence.png and loss.png there.
 
     `folder` holds the runs one_step and mrar, and their sample sets samples/one_step and samples/mrar (the latter
-    with all images of each sequence).
+    with all images of each sequence). Where it also holds the few-step students one_step_student and mrar_student, they
+    are sampled and scored too.
 
     Returns:
         The content of report.json.
@@ -60,9 +64,27 @@ def write_report(folder: Path) -> Json:
         "frechet_floor": judge.frechet_floor,
         "feature_space": FEATURE_SPACE,
     }
-    _draw(folder, sets, records[MRAR].config.model.num_images)
+    students = {
+        name: _score_student(folder, name, judge, sets[name][0]) for name in TITLES if _student(folder, name).exists()
+    }
+    for name, scores in students.items():
+        report[f"{name}_student"] = scores.student
+        report.setdefault("teacher_ode", {})[name] = scores.teacher_ode
+        report.setdefault("naive", {})[name] = scores.naive
+    _draw(
+        folder, sets, {name: scores.images for name, scores in students.items()}, records[MRAR].config.model.num_images
+    )
     write_json(folder / "report.json", report)
     return report
+
+
+def _student(folder: Path, name: str) -> Path:
+    return folder / f"{name}_student"
+
+
+def _score_student(folder: Path, name: str, judge: DigitsJudge, record: Json) -> StudentScores:
+    labels = np.array(record["settings"]["labels"])
+    return score_student(load(folder / name), load(_student(folder, name)), judge, labels)
 
 
 def _read_samples(folder: Path) -> Samples:
@@ -71,15 +93,19 @@ def _read_samples(folder: Path) -> Samples:
     return finished.record, np.stack([load_png(folder / name, 1) for name in finished.digests])
 
 
-def _draw(folder: Path, sets: dict[str, Samples], num_images: int) -> None:
+def _draw(folder: Path, sets: dict[str, Samples], students: dict[str, dict[str, Images]], num_images: int) -> None:
     first = {
         name: _first_of_each_class(record["settings"]["labels"], GRID_COLUMNS) for name, (record, _) in sets.items()
     }
     digits = [str(digit) for digit in range(len(first[MRAR]))]
-    panels = {
-        TITLES[name]: grid(sets[name][1][indices.flatten()], len(indices), scale=SCALE)
-        for name, indices in first.items()
-    }
+    panels = {}
+    for name, indices in first.items():
+        columns = indices[:, : STUDENT_COLUMNS if students else GRID_COLUMNS]
+        pictures = {TITLES[name]: sets[name][1]}
+        pictures |= {f"{TITLES[name]}, {passes} pass(es)": made for passes, made in students.get(name, {}).items()}
+        panels |= {
+            title: grid(images[columns.flatten()], len(columns), scale=SCALE) for title, images in pictures.items()
+        }
     save_panels(folder / "samples.png", panels, digits)
 
     samples, shown = folder / "samples" / MRAR, first[MRAR][:, 0]

@@ -93,12 +93,31 @@ def dpmpp_2m(velocity: VelocityFn, x: Latents, grid: SolverGrid, noise: NoiseFn)
     del noise
 
     def step(state: tuple[Latents, Latents], interval: tuple[Array, ...]) -> tuple[tuple[Latents, Latents], None]:
-        x, previous = state
-        t, keep, newest, older = interval
-        data = x - t * velocity(x, t)
-        return (keep * x + newest * data + older * previous, data), None
+        return _multistep(velocity, state, interval), None
 
     return _scan(step, (x, jnp.zeros_like(x)), grid.time, *multistep_coefficients(grid))[0]
+
+
+def dpmpp_2m_states(velocity: VelocityFn, x: Latents, grid: SolverGrid) -> Float[Array, "states ..."]:
+    """All states of `dpmpp_2m`: the noise, and the end of each interval."""
+
+    def step(state: tuple[Latents, Latents], interval: tuple[Array, ...]) -> tuple[tuple[Latents, Latents], Latents]:
+        state = _multistep(velocity, state, interval)
+        return state, state[0]
+
+    inputs = tuple(jnp.asarray(values) for values in (grid.time, *multistep_coefficients(grid)))
+    _, ends = jax.lax.scan(step, (x, jnp.zeros_like(x)), inputs)
+    return jnp.concatenate([x[None], ends])
+
+
+def _multistep(
+    velocity: VelocityFn, state: tuple[Latents, Latents], interval: tuple[Array, ...]
+) -> tuple[Latents, Latents]:
+    """One interval of `dpmpp_2m`: from a point and the data predicted before it, to the next of both."""
+    x, previous = state
+    t, keep, newest, older = interval
+    data = x - t * velocity(x, t)
+    return keep * x + newest * data + older * previous, data
 
 
 def multistep_coefficients(
@@ -134,4 +153,5 @@ SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler, _starts),
     "heun": Solver(heun, _heun_times),
     "dpmpp_2m": Solver(dpmpp_2m, _starts),
+    "flow_map": Solver(euler, _starts),  # the average velocity of an interval makes Euler's step exact
 }

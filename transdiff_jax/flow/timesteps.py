@@ -37,10 +37,23 @@ def draw_training_timesteps(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[
 
 
 def solver_grid(config: SamplingConfig) -> SolverGrid:
-    """`config.steps` intervals; their starts are evenly spaced from 1 to `last_time`, and the last one ends at 0."""
-    starts = np.linspace(1.0, config.last_time, config.steps) if config.steps > 1 else np.ones(1)
-    ends = np.append(starts[1:], 0.0)
-    drift = np.full(config.steps, config.drift_scale)
-    noise = np.full(config.steps, config.noise_scale)
+    """`config.steps` intervals; their starts are evenly spaced from 1 to `last_time`, and the last one ends at 0.
+
+    A flow map was trained down to 0, so its jumps are of equal length.
+    """
+    if config.solver == "flow_map":
+        starts = np.linspace(1.0, 0.0, config.steps + 1)[:-1]
+    else:
+        starts = np.linspace(1.0, config.last_time, config.steps) if config.steps > 1 else np.ones(1)
+    grid = grid_of_times(np.append(starts, 0.0))
+    drift = np.full(config.steps, config.drift_scale, np.float32)
+    noise = np.full(config.steps, config.noise_scale, np.float32)
     drift[-1], noise[-1] = 1.0, 0.0
-    return SolverGrid(*(np.asarray(values, np.float32) for values in (starts, ends, drift, noise)))
+    return grid._replace(drift_scale=drift, noise_scale=noise)
+
+
+def grid_of_times(times: Float[np.ndarray, " states"]) -> SolverGrid:
+    """The intervals between decreasing times, with scales of 1 and 0: those of an ODE."""
+    times = np.asarray(times, np.float32)
+    ones = np.ones(len(times) - 1, np.float32)
+    return SolverGrid(times[:-1], times[1:], ones, 0 * ones)

@@ -23,6 +23,7 @@ from transdiff_jax.nn.layers import (
     repeat_rows,
     with_axes,
 )
+from transdiff_jax.nn.scalar_embedding import ScalarEmbedding
 from transdiff_jax.nn.stack import stack
 from transdiff_jax.parallel import axes
 
@@ -32,6 +33,13 @@ class TimeCondition(NamedTuple):
 
     blocks: Float32[Array, "rows blocks 6 width"]  # shift, scale and gate of attention, then of the MLP
     output: Float32[Array, "rows 2 width"]  # shift and scale of the final layer
+
+
+class Jump(NamedTuple):
+    """What a few-step student takes beside the time: how far a jump goes, and of which guided ODE."""
+
+    length: Float[Array, "*rows"]  # t - r, in [0, 1]
+    guidance: Float[Array, "*rows"]  # the guidance weight w
 
 
 class DecoderBlock(nn.Module):
@@ -105,6 +113,9 @@ class VelocityDecoder(nn.Module):
         self.input_projection = dense(c.width, (axes.LATENT, axes.EMBED), dtype)
         self.position_embedding = self.param("position_embedding", positions, (c.latent_tokens, c.width))
         self.time_embedding = TimeEmbedding(c.width, dtype)
+        if c.flow_map:
+            self.length_embedding = ScalarEmbedding(c.width, dtype)
+            self.guidance_embedding = ScalarEmbedding(c.width, dtype)
         self.condition_projection = dense(c.width, (axes.EMBED, axes.CONDITION), dtype)
         self.keys_values = nn.vmap(
             CrossKeysValues,
@@ -135,14 +146,16 @@ class VelocityDecoder(nn.Module):
         timesteps: Real[Array, "b inputs"],
         keys_values: KeysValues,
         visible: Bool[np.ndarray, "inputs semantic_tokens"] | None = None,
+        jump: Jump | None = None,
     ) -> Float32[Array, "b inputs tokens c"]:
-        """The velocity at several noisy latents (inputs) for each of b conditions.
+        """The velocity at several noisy latents (inputs) for each of b conditions; a student's is that of a jump.
 
         Args:
             x_t: the noisy latents.
             timesteps: their times in [0, 1000].
             keys_values: from `condition`.
             visible: which features each input may see; None for all.
+            jump: for a student, [b, inputs].
 
         Raises:
             ValueError: the shapes do not fit each other or the configuration.
@@ -151,15 +164,17 @@ class VelocityDecoder(nn.Module):
         self._check(x_t, timesteps, keys_values, visible)
         conditions, inputs, tokens, _ = x_t.shape
         rows = conditions * inputs
-        embedding, shared = self.time_embedding(timesteps.reshape(rows), axes.BATCH)
+        more = self._embed_jump(None if jump is None else Jump(*(values.reshape(rows) for values in jump)))
+        embedding, shared = self.time_embedding(timesteps.reshape(rows), axes.BATCH, more)
         mask = None if visible is None else np.repeat(visible, tokens, axis=0)
         x = self._embed(x_t.reshape(rows, tokens, c.latent_channels))
         x, _ = self.blocks(x, keys_values, shared, mask)
         return self._project(x, self._output_table(embedding)).reshape(x_t.shape)
 
-    def embed_times(self, timesteps: Real[Array, " rows"]) -> TimeCondition:
-        """All modulation at times in [0, 1000], for all steps of a sampler at once."""
-        embedding, shared = self.time_embedding(timesteps, None)  # a table: whole on every device
+    def embed_times(self, timesteps: Real[Array, " rows"], jump: Jump | None = None) -> TimeCondition:
+        """All modulation at times in [0, 1000] (and, for a student, of jumps), for all steps of a sampler at once."""
+        # A table: whole on every device.
+        embedding, shared = self.time_embedding(timesteps, None, self._embed_jump(jump))
         tables = self.blocks.variables["params"]["modulation"]
         return TimeCondition(tables + shared[:, None], self._output_table(embedding))
 
@@ -189,6 +204,18 @@ class VelocityDecoder(nn.Module):
             modulation = time.blocks[:, index]
             x = block.after_attention(block.self_attention(x, modulation), layer, modulation)
         return self._project(x, time.output)
+
+    def _embed_jump(self, jump: Jump | None) -> Float[Array, "rows width"] | None:
+        """What a student adds to the embedding of the time; zero before it is trained.
+
+        Raises:
+            ValueError: a student has no jump, or another decoder has one.
+        """
+        if (jump is not None) != self.config.flow_map:
+            raise ValueError(f"a jump goes with model.flow_map=True alone, which is {self.config.flow_map}")
+        if jump is None:
+            return None
+        return self.length_embedding(jump.length) + self.guidance_embedding((jump.guidance - 1) / 2)
 
     def _embed(self, x_t: Float[Array, "rows tokens c"]) -> Float32[Array, "rows tokens width"]:
         return constrain_tokens(self.input_projection(constrain_tokens(x_t))) + self.position_embedding

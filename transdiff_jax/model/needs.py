@@ -54,6 +54,7 @@ def training_needs(config: Config, mesh: Mesh) -> dict[str, int]:
         "parameters": held,
         "averages": held * len(train.ema_rates),
         "moments of AdamW": 2 * trained,
+        **({} if config.distillation.objective == "none" else {"teacher's decoder": held_bytes(params["decoder"])}),
         "batch": rows * _row_bytes(config),
         last: size,
     }

@@ -10,6 +10,8 @@ from transdiff_jax.model.variants import Kind, published_model, published_sampli
 
 IMAGENET_IMAGES = 1_281_167  # in the training split; in MRAR each of them ends a group
 BATCH_SIZE = 2048
+STUDENT_BATCH_SIZE = 512
+STUDENT_STEPS = 50_000
 STEPS_PER_EPOCH = IMAGENET_IMAGES // BATCH_SIZE  # whole batches only
 
 
@@ -45,6 +47,42 @@ def published_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
     )
     schedule = {"one_step_256": _from_scratch, "mrar_256": _to_mrar, "one_step_512": _to_512}[kind]
     schedule(config, f"runs/transdiff_{size}")
+    return config
+
+
+def student_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
+    """The configuration of a few-step student of a published run. Untested: nobody has trained it.
+
+    Args:
+        size: "b", "l" or "h".
+        kind: "one_step_256" or "mrar_256".
+
+    Raises:
+        UserError: no such size or kind was published.
+    """
+    config = published_recipe(size, kind)
+    config.model.update(flow_map=True, dropout=0.0)
+    config.distillation.update(objective="shortcut", guidance=(1.0, 2.5))
+    config.loss.pairs_per_latent = 2
+    suffix = "" if kind == "one_step_256" else "_mrar"
+    config.train.update(
+        batch_size=STUDENT_BATCH_SIZE,
+        steps=STUDENT_STEPS,
+        only="decoder",
+        init_from=f"runs/transdiff_{size}{suffix}",
+        checkpoint_every=1000,
+        keep_every=0,
+        sample_every=5000,
+    )
+    config.optimizer.update(
+        learning_rate=1e-4,
+        scale_with_batch=False,
+        schedule="cosine",
+        warmup_steps=1000,
+        weight_decay=0.0,
+        clip_norm=1.0,
+    )
+    config.sampling.update(solver="flow_map", steps=1)
     return config
 
 

@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32, Int, Real
 
 from transdiff_jax.config import ModelConfig
-from transdiff_jax.model.decoder import TimeCondition, VelocityDecoder
+from transdiff_jax.model.decoder import Jump, TimeCondition, VelocityDecoder
 from transdiff_jax.model.encoder import Prefix, SemanticEncoder, Semantics
 from transdiff_jax.model.step_weights import Weights
 from transdiff_jax.nn.attention import KeysValues
@@ -48,13 +48,14 @@ class TransDiff(nn.Module):
         timesteps: Real[Array, "b inputs"],
         keys_values: KeysValues,
         visible: Bool[np.ndarray, "inputs semantic_tokens"] | None = None,
+        jump: Jump | None = None,
     ) -> Float32[Array, "b inputs tokens c"]:
         """Velocity at noisy latents under a condition; see `VelocityDecoder`."""
-        return self.decoder(x_t, timesteps, keys_values, visible)
+        return self.decoder(x_t, timesteps, keys_values, visible, jump)
 
-    def embed_times(self, timesteps: Real[Array, " rows"]) -> TimeCondition:
+    def embed_times(self, timesteps: Real[Array, " rows"], jump: Jump | None = None) -> TimeCondition:
         """All modulation of the decoder at some times; see `VelocityDecoder.embed_times`."""
-        return self.decoder.embed_times(timesteps)
+        return self.decoder.embed_times(timesteps, jump)
 
     def step_weights(self) -> dict[str, Weights]:
         """The parameters for `velocity_at`; see `step_weights.step_weights`."""
@@ -76,4 +77,5 @@ class TransDiff(nn.Module):
     ) -> Float32[Array, "b inputs tokens c"]:
         """Features, then velocity: touches every parameter, for `init`."""
         features = self.encode(labels, null, references).features
-        return self.velocity(x_t, timesteps, self.condition(features))
+        jump = Jump(timesteps, timesteps) if self.config.flow_map else None
+        return self.velocity(x_t, timesteps, self.condition(features), jump=jump)

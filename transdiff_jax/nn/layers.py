@@ -135,13 +135,17 @@ class TimeEmbedding(nn.Module):
 
     @nn.compact
     def __call__(
-        self, timesteps: Real[Array | np.ndarray, "*times"], rows: str | None = None
+        self,
+        timesteps: Real[Array | np.ndarray, "*times"],
+        rows: str | None = None,
+        more: Float[Array, "*times width"] | None = None,
     ) -> tuple[Float[Array, "*times width"], Float[Array, "*times 6 width"]]:
         """Embedding and shared modulation.
 
         Args:
             timesteps: in [0, 1000].
             rows: logical name of the leading axis.
+            more: what else the blocks must know, added to the embedding; None for nothing.
         """
 
         def constrain(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -150,6 +154,7 @@ class TimeEmbedding(nn.Module):
         x = constrain(time_features(timesteps).astype(self.dtype))
         x = constrain(dense(self.width, (axes.TIME, axes.EMBED), self.dtype, name="up")(x))
         embedding = constrain(dense(self.width, (axes.EMBED, axes.TIME), self.dtype, name="down")(nn.silu(x)))
+        embedding = embedding if more is None else constrain(embedding + more)
         names = (axes.TIME, axes.MODULATION, axes.EMBED)
         modulation = dense((6, self.width), names, self.dtype, name="modulation")(nn.silu(embedding))
         return embedding, constrain(modulation)

@@ -54,21 +54,35 @@ def sample_latents(
     if noise.batch != len(labels):
         raise ValueError(f"there is noise of {noise.batch} samples for {len(labels)} labels: give as many of each")
     settings = config.of_images(c.num_images)
-    tables = {image.steps: time_table(model, params, image) for image in settings}
-    weights = [guidance_weights(image, tables[image.steps].times) for image in settings]
+    tables = _time_tables(model, params, settings)
+    weights = [_pass_weights(model, image, table) for image, table in zip(settings, tables, strict=True)]
     shape = (c.latent_tokens, c.latent_channels)
     guided = any(np.any(is_guided(weight)) for weight in weights)
     step_params = applied(model, params, TransDiff.step_weights)()
     conditions = first_conditions(model, params, labels, splice, guided=guided)
     images: list[Array] = []
-    for number, (image, weight) in enumerate(zip(settings, weights, strict=True)):
+    for number, (image, table, weight) in enumerate(zip(settings, tables, weights, strict=True)):
         if images:
             conditions = next_conditions(model, params, conditions, images[-1])
-        velocity = _velocity(model, step_params, conditions, tables[image.steps], weight)
+        velocity = _velocity(model, step_params, conditions, table, weight)
         steps = functools.partial(noise.step, number, shape)
         x = SOLVERS[image.solver].solve(velocity, noise.initial(shape), solver_grid(image), steps)
         images.append(tokens_to_latent(x, c.latent_size))
     return jnp.stack(images, axis=1)
+
+
+def _time_tables(
+    model: TransDiff, params: Params, settings: tuple[SamplingConfig, ...]
+) -> list[RowsByTime[TimeCondition]]:
+    """The table of each image; images with the same times share one, and of a student with the same weight too."""
+    keys = [(image.steps, image.guidance if model.config.flow_map else None) for image in settings]
+    tables = {key: time_table(model, params, image) for key, image in zip(keys, settings, strict=True)}
+    return [tables[key] for key in keys]
+
+
+def _pass_weights(model: TransDiff, image: SamplingConfig, table: RowsByTime[TimeCondition]) -> Float[np.ndarray, " n"]:
+    """The guidance weights of the table's times; 1 for a student, which takes the weight itself in one pass."""
+    return np.ones_like(table.times) if model.config.flow_map else guidance_weights(image, table.times)
 
 
 def _velocity(

@@ -17,6 +17,7 @@ from transdiff_jax.config import SamplingConfig
 from transdiff_jax.flow.guidance import Latents, Time, VelocityFn, guidance_weights, guide, interleave, is_guided
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
+from transdiff_jax.model.decoder import Jump
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import tokens_to_latent
@@ -57,7 +58,8 @@ def _velocity(
     """The velocity, guided where the configuration says so, of the image that follows the earlier images."""
     times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
     weights = guidance_weights(config, times)
-    guided = np.any(is_guided(weights))
+    student = model.config.flow_map
+    guided = not student and np.any(is_guided(weights))
 
     def encode(classes: Int[Array | np.ndarray, " b"], null: bool) -> Float[Array, "b tokens width"]:
         dropped = jnp.full(len(classes), null)
@@ -77,9 +79,13 @@ def _velocity(
         x, z = jax.lax.optimization_barrier((x, features))
         keys_values = applied(model, params, TransDiff.condition)(z)
         timesteps = jnp.full((len(x), 1), t * NUM_TIMESTEPS)
-        return applied(model, params, TransDiff.velocity)(x[:, None], timesteps, keys_values)[:, 0]
+        jump = None
+        if student:
+            length = 1 / config.steps if config.solver == "flow_map" else 0.0
+            jump = Jump(jnp.full((len(x), 1), length), jnp.full((len(x), 1), table.at(t)[0]))
+        return applied(model, params, TransDiff.velocity)(x[:, None], timesteps, keys_values, None, jump)[:, 0]
 
+    table = RowsByTime(times, jnp.asarray(weights))
     if not guided:
         return velocity
-    table = RowsByTime(times, jnp.asarray(weights))
     return lambda x, t: guide(velocity, table.at(t)[0])(x, t)

@@ -10,10 +10,10 @@ from jax import Array
 from jaxtyping import Float, Float32
 
 from transdiff_jax.config import SamplingConfig
-from transdiff_jax.flow.guidance import Time
+from transdiff_jax.flow.guidance import Time, guidance_weights
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.flow.timesteps import NUM_TIMESTEPS, solver_grid
-from transdiff_jax.model.decoder import TimeCondition
+from transdiff_jax.model.decoder import Jump, TimeCondition
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
 
@@ -43,6 +43,15 @@ class RowsByTime(Generic[Rows]):
 
 
 def time_table(model: TransDiff, params: Params, config: SamplingConfig) -> RowsByTime[TimeCondition]:
-    """The decoder's modulation at all times at which the configured solver evaluates the velocity."""
-    times = np.unique(SOLVERS[config.solver].times(solver_grid(config)))
-    return RowsByTime(times, applied(model, params, TransDiff.embed_times)(jnp.asarray(times * NUM_TIMESTEPS)))
+    """The decoder's modulation at all times at which the configured solver evaluates the velocity.
+
+    A student's also depends on the guidance weight of each time, and on the length of the jump that starts there.
+    """
+    grid = solver_grid(config)
+    times, first = np.unique(SOLVERS[config.solver].times(grid), return_index=True)
+    embed = applied(model, params, TransDiff.embed_times)
+    if not model.config.flow_map:
+        return RowsByTime(times, embed(jnp.asarray(times * NUM_TIMESTEPS)))
+    length = (grid.time - grid.next_time)[first] if config.solver == "flow_map" else np.zeros_like(times)
+    jump = Jump(jnp.asarray(length), jnp.asarray(guidance_weights(config, times)))
+    return RowsByTime(times, embed(jnp.asarray(times * NUM_TIMESTEPS), jump))

@@ -3,12 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from transdiff_jax.model.params import Params
 
 
-def update_ema(ema: tuple[Params, ...], params: Params, rates: tuple[float, ...]) -> tuple[Params, ...]:
+def warm_rates(rates: tuple[float, ...], updates: Int[Array, ""]) -> tuple[Float[Array, ""], ...]:
+    """Rates of at most (1 + n) / (10 + n) after n updates, so that a short run's average leaves its start behind."""
+    n = updates.astype(jnp.float32)
+    return tuple(jnp.minimum(rate, (1 + n) / (10 + n)) for rate in rates)
+
+
+def update_ema(
+    ema: tuple[Params, ...], params: Params, rates: tuple[float | Float[Array, ""], ...]
+) -> tuple[Params, ...]:
     """rate * average + (1 - rate) * params, for each average and its rate.
 
     Raises:
@@ -17,7 +25,7 @@ def update_ema(ema: tuple[Params, ...], params: Params, rates: tuple[float, ...]
     if len(ema) != len(rates):
         raise ValueError(f"{len(ema)} averages for {len(rates)} rates")
 
-    def blend(rate: float, average: Params) -> Params:
+    def blend(rate: float | Float[Array, ""], average: Params) -> Params:
         return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, average, params)
 
     return tuple(blend(rate, average) for rate, average in zip(rates, ema, strict=True))

@@ -38,8 +38,16 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "encoder/mask_embedding": repeat_mask_vector,
     "decoder/position_embedding": resize_positions,
 }
-# 1-step models have no earlier images to project.
-FRESH = ("encoder/reference_projection/kernel", "encoder/reference_projection/bias")
+# 1-step models have no earlier images to project; only few-step students know jumps, and ignore them at first.
+FRESH = (
+    *("encoder/reference_projection/kernel", "encoder/reference_projection/bias"),
+    *(
+        f"decoder/{name}_embedding/{layer}/{leaf}"
+        for name in ("length", "guidance")
+        for layer in ("up", "down")
+        for leaf in ("kernel", "bias")
+    ),
+)
 
 
 def _adaptable(name: str, source: Array, target: Array) -> bool:

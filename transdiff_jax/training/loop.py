@@ -25,9 +25,10 @@ from transdiff_jax.config import Config
 from transdiff_jax.config.build import as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
+from transdiff_jax.errors import UserError
 from transdiff_jax.images.grids import grid
 from transdiff_jax.model.needs import check_sampling_memory, check_training_memory
-from transdiff_jax.model.params import init_sharded_params
+from transdiff_jax.model.params import Params, init_sharded_params
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
 from transdiff_jax.parallel.profiling import Profile, Profiler
@@ -38,13 +39,17 @@ from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
 from transdiff_jax.training.metric_writers import make_writer
+from transdiff_jax.training.objective import TIMESTEP_BUCKETS, Metrics
 from transdiff_jax.training.same_run import check_same_run, tokenizer_digest
 from transdiff_jax.training.state import TrainState, abstract_state, create_state
-from transdiff_jax.training.step import TIMESTEP_BUCKETS, Metrics, make_train_step
+from transdiff_jax.training.step import make_train_step
 from transdiff_jax.training.stop import StopRequest
+from transdiff_jax.training.task import Grid, MakeTask, Task
 from transdiff_jax.training.training_scores import TrainingScores
 
 GRID_COLUMNS = 8
+# Metrics of a step that are no means over the batch.
+_NOT_MEANS = {"bucket_loss", "bucket_count", "finite", "learning_rate", "skipped", "skipped_in_a_row"}
 
 
 def train(
@@ -63,7 +68,28 @@ def train(
         UserError: the configuration, the data and the checkpoints do not fit each other, a save failed, or too many
             steps in a row were not finite.
     """
-    config, workdir = as_config(config), user_path(workdir, "workdir")
+    config = as_config(config)
+    if config.distillation.objective != "none":
+        raise UserError(
+            f'config.distillation.objective="{config.distillation.objective}" makes a few-step student: use '
+            "transdiff distill, or transdiff_jax.distill"
+        )
+    run(config, workdir, lambda config, mesh, teacher: Task(), profile)
+
+
+def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profile | None = None) -> None:
+    """Like `train`, for any objective.
+
+    Args:
+        config: of the run.
+        workdir: folder of the run.
+        make_task: what it trains; called when the checkpoint to resume from is known.
+        profile: as for `train`.
+
+    Raises:
+        UserError: as in `train`, or what `make_task` raises.
+    """
+    workdir = user_path(workdir, "workdir")
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     with contextlib.ExitStack() as stack:
@@ -74,12 +100,12 @@ def train(
         )
         data = TrainingData(config, workdir, shares_of(mesh))
         stack.callback(data.close)
-        state, seconds = _start(config, mesh, store, data)
+        task, state, seconds = _start(config, mesh, store, data, make_task)
         first, last = int(state.step), config.train.steps
         if first >= last:
             logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
         else:
-            _Run(config, workdir, mesh, store, data, stop, seconds).train(state, profile)
+            _Run(config, task, workdir, mesh, store, data, stop, seconds).train(state, profile)
 
 
 def _check_batches(config: Config, mesh: Mesh) -> None:
@@ -92,22 +118,26 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
         check_sampling_memory(config, mesh)
 
 
-def _start(config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData) -> tuple[TrainState, float]:
-    """The state to continue from and the seconds trained so far; moves `data` to the matching place."""
+def _start(
+    config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData, make_task: MakeTask
+) -> tuple[Task, TrainState, float]:
+    """The task, its state to continue from, and the seconds trained so far; moves `data` to the matching place."""
     step = store.newest_intact()
     if step is not None:
         record = store.read_record(step)
         check_same_run(record, config, store.folder)
+        task = make_task(config, mesh, record.teacher)
         data.set_state(record.data)
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
-        return store.read_state(step, abstract_state(config, mesh)), record.train_seconds
+        return task, store.read_state(step, abstract_state(config, mesh)), record.train_seconds
+    task = make_task(config, mesh, None)
     params = init_sharded_params(config.model, config.seed, mesh)
     if config.train.init_from:
         workdir = user_path(config.train.init_from, "config.train.init_from")
-        weights = load_weights(workdir, mesh, kind=config.train.init_weights)
-        logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
+        weights = task.start or load_weights(workdir, mesh, kind=config.train.init_weights)
+        logging.info("starting from step %d of %s", weights.step, config.train.init_from)
         params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
-    return create_state(config, mesh, params), 0.0
+    return task, create_state(config, mesh, params), 0.0
 
 
 class _Run:
@@ -116,6 +146,7 @@ class _Run:
     def __init__(
         self,
         config: Config,
+        task: Task,
         workdir: Path,
         mesh: Mesh,
         store: CheckpointStore,
@@ -124,6 +155,7 @@ class _Run:
         seconds: float,
     ) -> None:
         self.config, self.mesh, self.store, self.data, self.stop = config, mesh, store, data, stop
+        self.task = task
         self.seconds_before, self.started = seconds, time.monotonic()
         self.workdir, self.writer = workdir, make_writer(workdir)
         self.tokenizer = tokenizer_digest(config)
@@ -138,7 +170,7 @@ class _Run:
         first, last = int(state.step), self.config.train.steps
         logging.info("training from step %d to %d on mesh %s", first, last, dict(self.mesh.shape))
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        train_step = make_train_step(self.config, self.mesh)
+        train_step = make_train_step(self.config, self.mesh, self.task.objective, self.task.frozen)
         profiler = Profiler(profile, "steps", last - first)
         progress = Progress("trained", "steps", last - first)
         with contextlib.closing(self.writer), profiler:
@@ -168,7 +200,8 @@ class _Run:
         if step % c.log_every == 0 or step == c.steps:
             self._log(step, state)
         if self.sampler is not None and c.sample_every and step % c.sample_every == 0:
-            self._log_samples(step, state, self.sampler)
+            for name, grid in {"samples": Grid(self.sampler, None), **self.task.grids}.items():
+                self._log_samples(step, name, grid.sampler, state.ema[0] if grid.params is None else grid.params)
         if step % c.checkpoint_every == 0 and step < c.steps:
             self._save(step, state)
         # After the save, because scoring is slow.
@@ -181,7 +214,8 @@ class _Run:
     def _save(self, step: int, state: TrainState) -> None:
         # The watch lags behind. It catches up here, so that a run that must stop does not save first.
         self.watch.finish()
-        record = RunRecord(self.config, self.data.get_state(), self._seconds(), self.data.class_names, self.tokenizer)
+        names, teacher = self.data.class_names, self.task.teacher
+        record = RunRecord(self.config, self.data.get_state(), self._seconds(), names, self.tokenizer, teacher)
         self.store.save(step, state, record)
 
     def _log(self, step: int, state: TrainState) -> None:
@@ -191,7 +225,7 @@ class _Run:
         finite = [entry for entry in history if entry["finite"]]
         scalars = {"learning_rate": history[-1]["learning_rate"], "skipped_steps": history[-1]["skipped"]}
         if finite:
-            for name in ("loss", "flow_loss", "semantic_similarity", "gradient_norm"):
+            for name in finite[0].keys() - _NOT_MEANS:
                 scalars[name] = np.mean([entry[name] for entry in finite])
             totals = np.sum([entry["bucket_loss"] for entry in finite], axis=0)
             counts = np.sum([entry["bucket_count"] for entry in finite], axis=0)
@@ -203,13 +237,13 @@ class _Run:
             scalars[f"ema_distance/{rate}"] = self.ema_distance(average, state.params)
         self.writer.write_scalars(step, {name: float(value) for name, value in scalars.items()})
 
-    def _log_samples(self, step: int, state: TrainState, sampler: Sampler) -> None:
-        """Logs a grid of samples of the first average, one row for each of the first classes."""
+    def _log_samples(self, step: int, name: str, sampler: Sampler, params: Params) -> None:
+        """Logs a grid of samples, one row for each of the first classes."""
         count = self.config.sampling.batch_size
         columns = min(GRID_COLUMNS, count)
         rows = min(self.config.model.num_classes, count // columns)
         labels = np.minimum(np.arange(count) // columns, rows - 1)
-        samples = sampler(state.ema[0], labels, self.config.seed, np.arange(count))
+        samples = sampler(params, labels, self.config.seed, np.arange(count))
         images = multihost_utils.process_allgather(samples.images, tiled=True)
         picture = grid(images[: rows * columns, -1], rows, scale=max(1, 32 // self.config.data.image_size))
-        self.writer.write_images(step, {"samples": picture})
+        self.writer.write_images(step, {name: picture})

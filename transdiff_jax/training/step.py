@@ -7,96 +7,58 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float, Int, Key, Shaped
+from jaxtyping import Float, Int, Key, PyTree, Shaped
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
-from transdiff_jax.flow.timesteps import NUM_TIMESTEPS
-from transdiff_jax.model.loss import LossDraws, draw_loss, flow_matching_losses
 from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.model.params import Params
-from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import batch_sharding, replicate, replicated
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.make import make_tokenizer
-from transdiff_jax.training.ema import update_ema
+from transdiff_jax.training.ema import update_ema, warm_rates
+from transdiff_jax.training.objective import Draws, FlowMatching, Metrics, Objective
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
 
 # "label" [b], and "image" [b, images, height, width, channels] in [-1, 1] or "moments" [b, images, h, w, m]
 Batch = dict[str, Shaped[Array, "b ..."]]
-Metrics = dict[str, Shaped[Array, "..."]]  # scalars, and vectors of TIMESTEP_BUCKETS
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-TIMESTEP_BUCKETS = 4  # the loss is also reported for each quarter of the path
-
-
-def loss_and_metrics(
-    params: Params,
-    model: TransDiff,
-    config: Config,
-    latents: Float[Array, "b images h w c"],
-    labels: Int[Array, " b"],
-    draws: LossDraws,
-    dropout_key: Key[Array, ""] | None,
-) -> tuple[Float[Array, ""], Metrics]:
-    """The loss to minimise, and metrics of its parts (paper, equations 3 to 6).
-
-    Args:
-        params: of the model.
-        model: both networks.
-        config: of the run.
-        latents: images of one class in each row, in the order of their sequence.
-        labels: the class of each row.
-        draws: times, noise and dropped labels.
-        dropout_key: None turns dropout off.
-    """
-    losses = flow_matching_losses(
-        model, params, latents, labels, draws, dropout_key=dropout_key, freeze_encoder=config.train.only == "decoder"
-    )
-    similarity, weight = losses.similarity, config.loss.diversity_weight
-    if weight == 0:
-        similarity = jax.lax.stop_gradient(similarity)  # only a metric: no backward pass goes through it
-    loss = jnp.mean(losses.flow) + (weight * similarity if weight else 0)
-    bucket = draws.timesteps * TIMESTEP_BUCKETS // NUM_TIMESTEPS
-    member = jax.nn.one_hot(bucket, TIMESTEP_BUCKETS)
-    metrics = {
-        "loss": loss,
-        "flow_loss": jnp.mean(losses.flow),
-        "semantic_similarity": similarity,
-        "bucket_loss": jnp.einsum("bipk,bip->k", member, losses.flow),
-        "bucket_count": jnp.sum(member, axis=(0, 1, 2)),
-    }
-    return loss, metrics
+# Of parameters, latents, labels, draws and a key for dropout.
+LossFn = Callable[[Params, Array, Array, Draws, Key[Array, ""] | None], tuple[Array, Metrics]]
 
 
 def accumulated_gradients(
+    loss: LossFn,
     params: Params,
-    model: TransDiff,
-    config: Config,
-    latents: Float[Array, "b images h w c"],
-    labels: Int[Array, " b"],
-    draws: LossDraws,
+    rows: tuple[Float[Array, "b images h w c"], Int[Array, " b"], Draws],
+    count: int,
     dropout_key: Key[Array, ""],
 ) -> tuple[Params, Metrics]:
-    """Gradients and metrics of the whole batch, averaged over `train.accumulation` micro-batches."""
-    count = config.train.accumulation
-    gradient = jax.grad(loss_and_metrics, has_aux=True)
+    """Gradients and metrics of the whole batch, averaged over micro-batches.
 
-    def micro(index: Int[Array, ""], rows: tuple[Array, Array, LossDraws]) -> tuple[Params, Metrics]:
-        return gradient(params, model, config, *rows, jax.random.fold_in(dropout_key, index))
+    Args:
+        loss: of parameters, latents, labels, draws and a key for dropout.
+        params: of the model.
+        rows: latents, labels and draws of the batch.
+        count: micro-batches.
+        dropout_key: of the step.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+
+    def micro(index: Int[Array, ""], rows: tuple[Array, Array, Draws]) -> tuple[Params, Metrics]:
+        return gradient(params, *rows, jax.random.fold_in(dropout_key, index))
 
     def split(x: Shaped[Array, "b ..."]) -> Shaped[Array, "count rows ..."]:
         # Strided, so that each micro-batch covers all devices.
         return x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
 
-    rows = (latents, labels, draws)
     if count == 1:
         return micro(jnp.zeros((), jnp.int32), rows)
 
     def body(
-        total: tuple[Params, Metrics], inputs: tuple[Array, tuple[Array, Array, LossDraws]]
+        total: tuple[Params, Metrics], inputs: tuple[Array, tuple[Array, Array, Draws]]
     ) -> tuple[tuple[Params, Metrics], None]:
         return jax.tree.map(jnp.add, total, micro(*inputs)), None
 
@@ -117,7 +79,10 @@ def apply_gradients(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     # pyrefly: ignore[bad-assignment]  # Optax returns the kind of tree that it is given, but annotates any tree
     params: Params = optax.apply_updates(state.params, updates)
-    ema = update_ema(state.ema, params, config.train.ema_rates)
+    rates = config.train.ema_rates
+    ema = update_ema(
+        state.ema, params, warm_rates(rates, state.step - state.skipped) if config.train.ema_warmup else rates
+    )
     params, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (params, opt_state, ema),
@@ -137,44 +102,65 @@ def apply_gradients(
     return new, metrics | {"skipped": new.skipped, "skipped_in_a_row": new.skipped_in_a_row}
 
 
-def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
+def make_train_step(config: Config, mesh: Mesh, objective: Objective | None = None, frozen: PyTree = ()) -> TrainStep:
     """The jitted step on the mesh: (state, global batch) -> (state, metrics). It donates the input state.
+
+    Args:
+        config: of the run.
+        mesh: the devices.
+        objective: what it minimises; None for the joint flow-matching loss.
+        frozen: arrays on the mesh that the objective reads.
 
     Raises:
         UserError: the tokenizer cannot be used, or the mesh cannot split the model or run its attention.
     """
     tokenizer = replicate(make_tokenizer(config), mesh)
-    jitted = jit_train_step(config, mesh)
-    return lambda state, batch: jitted(state, batch, tokenizer)
+    jitted = jit_train_step(config, mesh, objective)
+    constants = (tokenizer,) if objective is None else (tokenizer, frozen)
+    return lambda state, batch: jitted(state, batch, *constants)
 
 
-def jit_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch, Tokenizer], tuple[TrainState, Metrics]]:
-    """Like `make_train_step`, but the tokenizer is an argument, so that it can be lowered for abstract arguments.
+def jit_train_step(
+    config: Config, mesh: Mesh, objective: Objective | None = None
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Like `make_train_step`, but what the step reads is an argument, so that it can be lowered for abstract arguments.
+
+    Returns:
+        A function of the state, the batch, the tokenizer and, with an objective, its frozen arrays.
 
     Raises:
         UserError: the mesh cannot split the model or run its attention.
     """
     check_implementation(config.model, mesh, training=True)
-    model = TransDiff(config.model)
+    minimised = FlowMatching(config) if objective is None else objective
     everywhere = replicated(mesh)
 
-    def train_step(state: TrainState, batch: Batch, tokenizer: Tokenizer) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, tokenizer: Tokenizer, frozen: PyTree = ()
+    ) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
         posterior_key = rng.key(config.seed, rng.POSTERIOR, state.step)
         dropout_key = rng.key(config.seed, rng.DROPOUT, state.step, kind=config.train.dropout_rng)
-        draws = draw_loss(config.model, config.loss, len(labels), config.seed, state.step)
+        draws = minimised.draw(len(labels), config.seed, state.step)
+
+        def loss(
+            params: Params, latents: Array, labels: Array, draws: Draws, key: Key[Array, ""] | None
+        ) -> tuple[Array, Metrics]:
+            return minimised.loss(params, state.ema[0], frozen, latents, labels, draws, key)
+
         with axes.over(mesh):
             # Cached moments save the tokenizer's encoder.
             moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
-            latents = tokenizer.draw(moments, posterior_key)
-            gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, draws, dropout_key)
+            rows = (tokenizer.draw(moments, posterior_key), labels, draws)
+            gradients, metrics = accumulated_gradients(loss, state.params, rows, config.train.accumulation, dropout_key)
         state, more = apply_gradients(state, gradients, metrics["loss"], config)
         return state, metrics | more
 
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    kept = () if objective is None else (None,)  # frozen arrays stay split as they are
     return jax.jit(
         train_step,
-        in_shardings=(state_sharding, batch_sharding(mesh), everywhere),
+        in_shardings=(state_sharding, batch_sharding(mesh), everywhere, *kept),
         out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )

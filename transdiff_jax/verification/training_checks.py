@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Key
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config, LossConfig, OptimizerConfig, TrainConfig
 from transdiff_jax.convert.table import to_reference
 from transdiff_jax.model.loss import LossDraws
 from transdiff_jax.model.params import Params
-from transdiff_jax.model.transdiff import TransDiff
+from transdiff_jax.training.objective import FlowMatching, Metrics
 from transdiff_jax.training.state import TrainState, new_state
-from transdiff_jax.training.step import Metrics, accumulated_gradients, apply_gradients
+from transdiff_jax.training.step import accumulated_gradients, apply_gradients
 from transdiff_jax.verification.check import MANY_PASSES, NORM, Check, relative_error, relative_error_of_all
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.transdiff_checks import Subject, draws, meaningful
@@ -96,7 +96,13 @@ def _train_step(
     config: Config, state: TrainState, latents: Array, labels: Array, given: LossDraws
 ) -> tuple[TrainState, Metrics]:
     unused_key = rng.key(0, rng.DROPOUT)
-    model = TransDiff(config.model)
-    gradients, metrics = accumulated_gradients(state.params, model, config, latents, labels, given, unused_key)
+    objective = FlowMatching(config)
+
+    def loss(
+        params: Params, latents: Array, labels: Array, given: LossDraws, key: Key[Array, ""] | None
+    ) -> tuple[Array, Metrics]:
+        return objective.loss(params, state.ema[0], (), latents, labels, given, key)
+
+    gradients, metrics = accumulated_gradients(loss, state.params, (latents, labels, given), 1, unused_key)
     state, more = apply_gradients(state, gradients, metrics["loss"], config)
     return state, metrics | more
