@@ -48,7 +48,7 @@ def test_nothing_heavy_is_loaded_for_help_and_version():
     assert script("--version").stdout == f"transdiff_jax {transdiff_jax.__version__}\n"
 
 
-@pytest.mark.parametrize(("word", "hint"), [("trian", "did you mean train?"), ("x", "the commands are train, sample")])
+@pytest.mark.parametrize(("word", "hint"), [("trian", "did you mean train?"), ("x", "the commands are train, distill")])
 def test_an_unknown_command_is_one_line(word, hint):
     result = script(word)
     assert result.returncode == 2

@@ -135,7 +135,7 @@ def _start(
     if config.train.init_from:
         workdir = user_path(config.train.init_from, "config.train.init_from")
         weights = task.start or load_weights(workdir, mesh, kind=config.train.init_weights)
-        logging.info("starting from step %d of %s", weights.step, config.train.init_from)
+        logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
         params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
     return task, create_state(config, mesh, params), 0.0
 
