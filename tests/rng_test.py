@@ -21,7 +21,7 @@ def test_literal_key():
 
 def test_keys_differ_by_seed_stream_and_index():
     keys = {bits(rng.key(seed, stream, index)) for seed in range(3) for stream in STREAMS for index in range(3)}
-    assert len(STREAMS) == 11
+    assert len(STREAMS) == 13
     assert len(keys) == 3 * len(STREAMS) * 3
 
 

@@ -9,7 +9,7 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from transdiff_jax.config import Config, as_config
-    from transdiff_jax.distillation.distill import distill
+    from transdiff_jax.distillation.student_run import distill
     from transdiff_jax.errors import UserError
     from transdiff_jax.evaluation.scoring import evaluate
     from transdiff_jax.generation.loading import generate, load

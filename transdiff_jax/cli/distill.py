@@ -8,7 +8,7 @@ from absl import flags
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.profile_flags import ProfileFlags
-from transdiff_jax.distillation.distill import distill
+from transdiff_jax.distillation.student_run import distill
 
 FLAGS = flags.FlagValues()
 define_compile_cache(FLAGS)

@@ -3,6 +3,6 @@
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
-    from transdiff_jax.distillation.distill import distill
+    from transdiff_jax.distillation.student_run import distill
 
 __all__ = ["distill"]
