@@ -49,7 +49,7 @@ def load_weights(
         UserError: `workdir` is missing, holds no intact checkpoint, or has no such average.
     """
     reader = _ParamsReader(workdir, mesh, kind, ema_rate)
-    found, params = read_step(_existing_folder(workdir), step, reader.items, reader.fits, reader.read)
+    found, params = read_step(existing_folder(workdir), step, reader.items, reader.fits, reader.read)
     record = found.record
     name = reader.name(record.config.train)
     return Weights(record.config, params, name, found.number, found.manifest.sha256, record.class_names)
@@ -71,7 +71,7 @@ def load_raw_and_average(workdir: Path, mesh: Mesh) -> tuple[Weights, Weights]:
 
 def latest_record(workdir: Path) -> RunRecord:
     """The record of a run's newest intact checkpoint; raises like `load_weights`, and reads no weights."""
-    folder = _existing_folder(workdir)
+    folder = existing_folder(workdir)
     step, _ = read_step(folder, None, lambda record: (), lambda step: None, lambda step: None)
     return step.record
 
@@ -110,7 +110,12 @@ class _ParamsReader:
         return read_params(step.folder, item, abstract, len(config.train.ema_rates))
 
 
-def _existing_folder(workdir: Path) -> Path:
+def existing_folder(workdir: Path) -> Path:
+    """Where a run keeps its checkpoints.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     folder = workdir / FOLDER
     if not folder.is_dir():
         raise UserError(f"{workdir} holds no checkpoints: there is no folder {folder}; train first or name another run")

@@ -17,6 +17,7 @@ COMMANDS = (
     "distill",
     "sample",
     "evaluate",
+    "info",
     "cache_latents",
     "convert",
     "verify",

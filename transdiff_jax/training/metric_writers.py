@@ -5,7 +5,7 @@ import json
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -166,12 +166,26 @@ def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric of a metrics.jsonl.
 
     A resumed run writes the steps after its checkpoint again, so the last line of a step counts. If the checkpoint lay
-    between two logs, its first values are means over fewer steps. A damaged line, such as a kill leaves, is skipped.
+    between two logs, its first values are means over fewer steps.
 
     Raises:
         UserError: the file cannot be read.
     """
     values: dict[int, float] = {}
+    for step, entry in _entries(path):
+        if name in entry:
+            values[step] = entry[name]
+    steps = sorted(values)
+    return steps, [values[step] for step in steps]
+
+
+def last_metrics(path: Path) -> dict[str, tuple[int, float]]:
+    """The step and the value of each metric where a metrics.jsonl last holds it; raises like `read_metrics`."""
+    return {name: (step, value) for step, entry in _entries(path) for name, value in entry.items()}
+
+
+def _entries(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """The step and the numbers of each line. A damaged line, such as a kill leaves, is skipped."""
     try:
         lines = read_bytes(path, MOST_BYTES).splitlines()
     except OSError as error:
@@ -183,8 +197,6 @@ def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
             entry = parse_json(line)
         except JsonError:
             continue
-        step, value = (entry.get("step"), entry.get(name)) if isinstance(entry, dict) else (None, None)
-        if type(step) is int and isinstance(value, int | float):
-            values[step] = value
-    steps = sorted(values)
-    return steps, [values[step] for step in steps]
+        step = entry.pop("step", None) if isinstance(entry, dict) else None
+        if isinstance(entry, dict) and type(step) is int:
+            yield step, {name: value for name, value in entry.items() if isinstance(value, int | float)}
