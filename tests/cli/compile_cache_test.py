@@ -41,7 +41,7 @@ def test_the_flag_wins_over_the_variable_and_the_variable_over_the_default(monke
     assert folder_with("--compile_cache=") is None
 
 
-@pytest.mark.parametrize("name", ["file/below", "/proc/none", "a\0b"])
+@pytest.mark.parametrize("name", ["file/below", "/proc/none", "a\0b", "gs://bucket/cache"])
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path, monkeypatch, caplog, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")

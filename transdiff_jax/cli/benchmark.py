@@ -9,7 +9,6 @@ transdiff benchmark --what=aot --config=FILE --topology=h100:8
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
 
@@ -116,7 +115,7 @@ def _compile_ahead() -> Json:
     config = _config()
     devices = aot.topology_devices(topology, NUM_SLICES.value or 1)
     mode = "sample" if MODE.value == "sample" else "train"
-    hlo = Path(HLO.value) if HLO.value else None
+    hlo = app.folder(HLO) if HLO.value else None
     return {"topology": topology} | aot.benchmark_aot(config, devices, CHIPS[aot.chip_of(topology)], mode, hlo)
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import jax
 from absl import flags, logging
 
+from transdiff_jax.errors import UserError
+from transdiff_jax.storage.paths import user_path
+
 FLAG = "compile_cache"
 DEFAULT = "~/.cache/transdiff_jax"
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -41,11 +44,11 @@ def use_compile_cache(flag_values: flags.FlagValues) -> None:
 
 def _usable(asked: str) -> Path | None:
     try:
-        folder = Path(asked).expanduser().absolute()
+        folder = user_path(asked, f"--{FLAG}").absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home; ValueError: no possible path
+    except (UserError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         logging.warning("compiled programs are not kept: --%s=%s cannot be written (%s)", FLAG, asked, reason)
         return None

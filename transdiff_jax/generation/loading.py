@@ -7,7 +7,6 @@ from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import MeshConfig
-from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.numerics import Numerics, with_numerics
 from transdiff_jax.generation.request import SampleRequest
@@ -43,8 +42,6 @@ def load(
     Raises:
         UserError: there is no such run, step or average, or the settings do not fit the model.
     """
-    if "://" in str(workdir):
-        raise UserError(f"workdir={workdir} is not a local folder: copy the run to this machine")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     weights = load_weights(user_path(workdir, "workdir"), mesh, ema_rate=ema_rate, step=step)
     config = with_numerics(weights.config, mesh, Numerics(dtype, attention, tokenizer_dtype))
