@@ -58,6 +58,18 @@ def wait_for_end(processes):
         time.sleep(0.05)
 
 
+def test_a_killed_run_leaves_no_worker_behind(tmp_path, folder):
+    log = tmp_path / "log"
+    process = start_group(command(tmp_path / "run", f"folder:{folder}", data__workers=2), log)
+    wait_for((tmp_path / "run" / "checkpoints" / "20").exists, process, log)
+    workers = workers_of(process)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    wait_for_end(workers)
+
+
+@pytest.mark.slow
 def test_killed_and_terminated_runs_with_workers_end_like_one_without(tmp_path, folder):
     straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
     source = f"folder:{folder}"

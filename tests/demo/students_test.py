@@ -32,7 +32,7 @@ def model(config, params: Params) -> TrainedModel:
     return TrainedModel(Weights(config, params, "ema 0.9", 1, "digest"), make_mesh(MeshConfig()))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one_step", "mrar"])
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["one_step", "mrar"])
 def pair(request):
     """A teacher and a student, neither trained."""
     student = student_config(request.param, sampling={"batch_size": 24})

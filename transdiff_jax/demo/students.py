@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ ROWS = 250  # of one call
 
 Images = UInt8[np.ndarray, "n height width 1"]
 Labels = Int[np.ndarray, " n"]
+Ends = Float32[np.ndarray, "n images h w c"]
 
 
 class StudentScores(NamedTuple):
@@ -47,9 +49,9 @@ def score_student(teacher: TrainedModel, student: TrainedModel, judge: DigitsJud
         judge: scores the images.
         labels: class of each sample.
     """
-    weight = student.config.sampling.guidance
-    exact = teacher.sample(labels, seed=SEED, guidance=weight, **ODE)
-    distances = _rmse(teacher.with_settings(guidance=weight, **ODE), student, labels)
+    ends = _ends(teacher.with_settings(guidance=student.config.sampling.guidance, **ODE), labels)
+    exact = teacher.decode(ends[:, -1])
+    distances = _rmse(student, labels, ends)
     scores, naive, shown = {}, {}, {}
     for passes in PASSES:
         images, speed = _timed(student, labels, passes)
@@ -81,16 +83,29 @@ def _spread(images: Images, labels: Labels) -> float:
     return float(np.sqrt(np.mean(variances)))
 
 
-def _rmse(ode: TrainedModel, student: TrainedModel, labels: Labels) -> dict[int, float]:
-    """Root mean squared distances of a student's latents from the ends of the teacher's ODE, by number of passes.
-
-    Both start from the same noise; the student sees the teacher's earlier images.
-    """
+def _ends(ode: TrainedModel, labels: Labels) -> Ends:
+    """All latents of each sequence where the teacher's guided ODE ends."""
     model = TransDiff(ode.config.model)
 
     @jax.jit
-    def end(params: Params, labels: Int[Array, " b"], indices: Int[Array, " b"]) -> Float32[Array, "b images h w c"]:
+    def sample(params: Params, labels: Int[Array, " b"], indices: Int[Array, " b"]) -> Float32[Array, "b images h w c"]:
         return sample_latents(model, params, labels, SeededNoise(jnp.int32(SEED), indices), ode.config.sampling)
+
+    return np.concatenate([np.asarray(sample(ode.weights.params, *part)) for part in _parts(labels)])
+
+
+def _parts(labels: Labels) -> Iterator[tuple[Int[Array, " b"], Int[Array, " b"]]]:
+    """Labels and indices of at most `ROWS` samples at a time."""
+    for first in range(0, len(labels), ROWS):
+        part = jnp.asarray(labels[first : first + ROWS])
+        yield part, first + jnp.arange(len(part))
+
+
+def _rmse(student: TrainedModel, labels: Labels, ends: Ends) -> dict[int, float]:
+    """Root mean squared distances of a student's latents from `ends`, by number of passes.
+
+    The student starts from the same noise and sees the teacher's earlier images.
+    """
 
     @jax.jit
     def squares(
@@ -100,15 +115,16 @@ def _rmse(ode: TrainedModel, student: TrainedModel, labels: Labels) -> dict[int,
         ends: Float32[Array, "b images h w c"],
     ) -> list[Float32[Array, ""]]:
         return [
-            jnp.mean((_jumps(student, params, labels, indices, ends, n) - latent_to_tokens(ends)) ** 2) for n in PASSES
+            jnp.sum((_jumps(student, params, labels, indices, ends, n) - latent_to_tokens(ends)) ** 2) for n in PASSES
         ]
 
-    means = []
-    for first in range(0, len(labels), ROWS):
-        part, indices = jnp.asarray(labels[first : first + ROWS]), jnp.arange(first, min(first + ROWS, len(labels)))
-        means.append(squares(student.weights.params, part, indices, end(ode.weights.params, part, indices)))
+    sums = [
+        squares(student.weights.params, part, indices, jnp.asarray(ends[np.asarray(indices)]))
+        for part, indices in _parts(labels)
+    ]
     return {
-        passes: float(np.sqrt(np.mean(column))) for passes, column in zip(PASSES, zip(*means, strict=True), strict=True)
+        passes: float(np.sqrt(np.sum(column) / ends.size))
+        for passes, column in zip(PASSES, zip(*sums, strict=True), strict=True)
     }
 
 
