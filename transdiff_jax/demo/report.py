@@ -78,6 +78,10 @@ def write_report(folder: Path) -> Json:
     return report
 
 
+def _passes(number: str) -> str:
+    return f"{number} pass" if number == "1" else f"{number} passes"
+
+
 def _student(folder: Path, name: str) -> Path:
     return folder / f"{name}_student"
 
@@ -102,7 +106,7 @@ def _draw(folder: Path, sets: dict[str, Samples], students: dict[str, dict[str, 
     for name, indices in first.items():
         columns = indices[:, : STUDENT_COLUMNS if students else GRID_COLUMNS]
         pictures = {TITLES[name]: sets[name][1]}
-        pictures |= {f"{TITLES[name]}, {passes} {'pass' if passes == '1' else 'passes'}": made for passes, made in students.get(name, {}).items()}
+        pictures |= {f"{TITLES[name]}, {_passes(number)}": made for number, made in students.get(name, {}).items()}
         panels |= {
             title: grid(images[columns.flatten()], len(columns), scale=SCALE) for title, images in pictures.items()
         }
