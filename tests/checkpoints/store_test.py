@@ -1,9 +1,12 @@
+import contextlib
 import re
 import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from tests.support import runs
 from tests.support.damage import array_files, flip_byte
@@ -34,6 +37,14 @@ def test_read_onto_another_mesh(pristine, state):
     store.close()
     assert restored.params["encoder"]["class_embedding"].sharding.mesh.devices.size == 8
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
+
+
+def test_small_arrays_are_written_whole(pristine, state):
+    """Eight devices that hold the same weights would otherwise write an eighth of each bias."""
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        stored = handler.metadata(epath.Path(pristine / "checkpoints" / "1" / "params")).tree
+    shapes = [leaf.storage.chunk_shape for leaf in jax.tree.leaves(stored)]
+    assert shapes == [leaf.shape for leaf in jax.tree.leaves(state.params)]
 
 
 def test_a_new_run_has_no_step(tmp_path):

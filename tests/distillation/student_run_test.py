@@ -1,5 +1,6 @@
 """Students as runs: trained, resumed, sharded, sampled, refused."""
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -29,12 +30,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(folder):
-    """A trained teacher of each kind; training both takes seconds."""
-    for mrar in (False, True):
+    """Trains a teacher of each kind when it is first asked for."""
+
+    @functools.cache
+    def make(mrar=False):
         # Not from fresh weights: their last layer is zero, so that nothing would depend on the rest.
         config = tiny_config(mrar, data={"directory": str(folder / "data")}, optimizer={"learning_rate": 1e-2})
         train(config, folder / f"teacher{mrar}")
-    return lambda mrar=False: str(folder / f"teacher{mrar}")
+        return str(folder / f"teacher{mrar}")
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +56,9 @@ def student(teacher, folder):
 
 @pytest.fixture(scope="module")
 def straight(student, folder):
-    """A student of MRAR, trained without a stop; and its configuration."""
+    """A student of 1-step TransDiff, trained without a stop; and its configuration."""
     settings = {"checkpoint_every": 2, "keep_last": 9, "ema_warmup": True, "sample_every": 4}
-    config = student(True, train=settings)
+    config = student(train=settings)
     distill(config, folder / "straight")
     return folder / "straight", config
 
@@ -82,13 +87,13 @@ def test_a_stopped_student_continues_exactly(straight, tmp_path):
 def test_only_the_decoder_learns_and_the_teacher_is_in_no_checkpoint(straight, teacher):
     workdir, _ = straight
     state, _ = final_state(workdir)
-    before = load_weights(Path(teacher(True)), make_mesh(MeshConfig(), jax.devices()[:1])).params
+    before = load_weights(Path(teacher()), make_mesh(MeshConfig(), jax.devices()[:1])).params
     jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], jax.device_get(before["encoder"]))
     moved = np.abs(state.params["decoder"]["position_embedding"] - before["decoder"]["position_embedding"])
     assert moved.max() > 0
     items = [
         {path.name for path in (run / "checkpoints" / "4").iterdir() if path.is_dir()}
-        for run in (workdir, Path(teacher(True)))
+        for run in (workdir, Path(teacher()))
     ]
     assert items[0] == items[1] == {"params", "ema_0", "optimizer", "run"}
     shapes = jax.tree.map(lambda leaf: leaf.shape, state.ema[0])
@@ -117,7 +122,7 @@ def test_a_student_of_another_teacher_is_refused(straight, tmp_path):
     workdir, config = straight
     shutil.copytree(workdir, tmp_path / "student")
     faster = {"learning_rate": 2e-2}
-    train(tiny_config(True, data={"directory": config.data.directory}, optimizer=faster), tmp_path / "other")
+    train(tiny_config(data={"directory": config.data.directory}, optimizer=faster), tmp_path / "other")
     changed = replaced(config, "train", init_from=str(tmp_path / "other"), steps=6)
     with pytest.raises(UserError, match=r"holds another teacher: this student learned from ema 0\.9 of step 4"):
         distill(changed, tmp_path / "student")
@@ -125,9 +130,9 @@ def test_a_student_of_another_teacher_is_refused(straight, tmp_path):
 
 def test_a_student_teaches_a_student(straight, student, tmp_path):
     first = {"init_from": str(straight[0]), "steps": 1}
-    distill(student(True, train=first, distillation={"guidance": (1.5,)}), tmp_path / "second")
+    distill(student(train=first, distillation={"guidance": (1.5,)}), tmp_path / "second")
     assert latest_record(tmp_path / "second").teacher.step == 4
-    wide = student(True, train=first, distillation={"guidance": (1.0, 3.0)})
+    wide = student(train=first, distillation={"guidance": (1.0, 3.0)})
     with pytest.raises(UserError, match=r"guidance=\(1.0, 3.0\) must lie in \(1.0, 2.0\)"):
         distill(wide, tmp_path / "third")
 
@@ -138,8 +143,9 @@ def test_a_student_of_paths_cannot_teach(student, tmp_path):
         distill(student(train={"init_from": str(tmp_path / "first")}), tmp_path / "second")
 
 
-def test_a_student_whose_weights_are_split_is_the_same(student, tmp_path):
-    config = student(True, train={"steps": 1})
+@pytest.mark.parametrize("mrar", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one_step", "mrar"])
+def test_a_student_whose_weights_are_split_is_the_same(student, tmp_path, mrar):
+    config = student(mrar, train={"steps": 1})
     distill(config, tmp_path / "rows")
     distill(replaced(config, "mesh", data=2, fsdp=2, tensor=2), tmp_path / "split")
     # The loss, and the norm of all gradients.

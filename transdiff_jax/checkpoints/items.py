@@ -24,6 +24,8 @@ from transdiff_jax.model.params import AbstractParams, Params
 from transdiff_jax.storage.checksums import DamageError
 
 PARAMS, OPTIMIZER, STATE = "params", "optimizer", "state"
+# Replicas share the writing of an array whose parts are at least as large. Smaller parts cost more than they save.
+MIN_PART_BYTES = 2**20
 
 
 class RunState(Protocol):
@@ -133,9 +135,19 @@ def _restore(folder: Path, abstract: PyTree, *, partial: bool = False) -> PyTree
         return handler.restore(epath.Path(folder.absolute()), args=args)
 
 
+def array_handler() -> ocp.PyTreeCheckpointHandler:
+    """Writes and reads an item with arrays."""
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=MIN_PART_BYTES)
+    placeholders = ocp.type_handlers.get_type_handler(type(ocp.PLACEHOLDER))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays), (type(ocp.PLACEHOLDER), placeholders)
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+
+
 @contextlib.contextmanager
 def _handler() -> Iterator[ocp.PyTreeCheckpointHandler]:
-    handler = ocp.PyTreeCheckpointHandler()
+    handler = array_handler()
     try:
         yield handler
     finally:

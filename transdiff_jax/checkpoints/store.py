@@ -74,7 +74,10 @@ class CheckpointStore:
             lightweight_initialize=True,  # times of steps are not needed, and their file may be damaged
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier),
         )
-        self._manager = _Manager(self.folder.absolute(), options=options)
+        handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        handlers.add(None, ocp.args.PyTreeSave, items.array_handler())
+        handlers.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+        self._manager = _Manager(self.folder.absolute(), options=options, handler_registry=handlers)
 
     def _take_lock(self, workdir: Path) -> None:
         self._lock = lock(workdir / LOCK)
@@ -121,7 +124,7 @@ class CheckpointStore:
         self._saving = step
         do_in_first_process(lambda: self._check_space(state))
         with self._write_errors():
-            arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.split(state).items()}
+            arrays = {name: ocp.args.PyTreeSave(tree) for name, tree in items.split(state).items()}
             args = ocp.args.Composite(**arrays, **{RUN: ocp.args.JsonSave(record.to_json())})
             written = self._manager.save(step, args=args)
         if not written:
