@@ -43,6 +43,7 @@ def test_a_training_step():
     assert "kernels" not in record
 
 
+@pytest.mark.slow
 def test_what_crosses_slices_is_the_gradients():
     apart, together = run(dcn_data=2, fsdp=4), run(fsdp=4)
     assert apart["collectives"] == together["collectives"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.support.configs import tiny_config
+from tests.support.slow import slow
 from transdiff_jax.benchmark import measuring
 from transdiff_jax.benchmark.flops import encoder_flops, training_flops
 from transdiff_jax.benchmark.sampling_speed import benchmark_sample
@@ -34,7 +35,7 @@ def test_a_frozen_encoder_has_no_backward_pass():
     assert saved == 2 * encoder_flops(config.model, 1)
 
 
-@pytest.mark.parametrize(("mrar", "devices"), [(False, 1), (True, 4)])
+@pytest.mark.parametrize(("mrar", "devices"), [(False, 1), slow(True, 4)])
 def test_measures(monkeypatch, mrar, devices):
     monkeypatch.setitem(measuring.PEAK_SIZE, "cpu", 64)
     config = tiny_config(mrar)

@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.configs import tiny_config
 from tests.support.parameters import random_params
+from tests.support.slow import slow
 from tests.support.students import student_config
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig
@@ -32,7 +33,7 @@ def model(config, params: Params) -> TrainedModel:
     return TrainedModel(Weights(config, params, "ema 0.9", 1, "digest"), make_mesh(MeshConfig()))
 
 
-@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["one_step", "mrar"])
+@pytest.fixture(scope="module", params=[False, slow(True)], ids=["one_step", "mrar"])
 def pair(request):
     """A teacher and a student, neither trained."""
     student = student_config(request.param, sampling={"batch_size": 24})

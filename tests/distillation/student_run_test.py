@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.configs import tiny_config
 from tests.support.events import read_events
+from tests.support.slow import slow
 from tests.support.students import replaced, student_config
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
@@ -143,7 +144,7 @@ def test_a_student_of_paths_cannot_teach(student, tmp_path):
         distill(student(train={"init_from": str(tmp_path / "first")}), tmp_path / "second")
 
 
-@pytest.mark.parametrize("mrar", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one_step", "mrar"])
+@pytest.mark.parametrize("mrar", [False, slow(True)], ids=["one_step", "mrar"])
 def test_a_student_whose_weights_are_split_is_the_same(student, tmp_path, mrar):
     config = student(mrar, train={"steps": 1})
     distill(config, tmp_path / "rows")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.configs import tiny_config
+from tests.support.slow import slow
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
@@ -205,7 +206,7 @@ class Interrupted(BaseException):
     pass
 
 
-@pytest.mark.parametrize("written", [0, 9, 23])
+@pytest.mark.parametrize("written", [slow(0), 9, slow(23)])
 def test_a_stopped_job_ends_with_the_same_bytes(finished, weights, mesh, tmp_path, monkeypatch, written):
     count = itertools.count()
 
@@ -260,7 +261,7 @@ def test_damage_in_an_unfinished_set_is_found(finished, copy, weights, mesh):
     assert contents(copy) == contents(finished)
 
 
-@pytest.mark.parametrize(("devices", "batch_size"), [(1, 2), (2, 4), (8, 16)])
+@pytest.mark.parametrize(("devices", "batch_size"), [slow(1, 2), (2, 4), slow(8, 16)])
 def test_other_batch_sizes_and_devices_go_on(finished, copy, weights, devices, batch_size):
     (copy / "images" / "000004.png").unlink()
     (copy / "references" / "000001_3.png").unlink()
@@ -287,7 +288,7 @@ def test_shards_do_not_depend_on_batches(weights, mesh, tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.ENOSPC, slow(errno.EFBIG), slow(errno.EACCES)])
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(finished, weights, mesh, tmp_path, monkeypatch, code):
     request, count = SampleRequest(LABELS, seed=3), itertools.count()
 

@@ -9,6 +9,7 @@ import transdiff_jax as td
 from tests.support.configs import tiny_config
 from tests.support.flags import run
 from tests.support.machines import shrink
+from tests.support.slow import slow
 from transdiff_jax.cli import sample
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.generation.sample_files import image_path, reference_path
@@ -18,7 +19,7 @@ from transdiff_jax.parallel.mesh import make_mesh
 LABELS = [3, 1, 4, 1]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one_step", "mrar"])
+@pytest.fixture(scope="module", params=[False, slow(True)], ids=["one_step", "mrar"])
 def workdir(request, tmp_path_factory, digits_directory):
     """A run of two steps; its second average differs from the first."""
     folder = tmp_path_factory.mktemp("run")

@@ -22,6 +22,8 @@ from tests.support.commands import (
     wait_for,
 )
 
+STEPS = 70
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -30,23 +32,23 @@ def data(tmp_path_factory):
 
 def test_killed_and_terminated_runs_end_like_the_undisturbed_one(tmp_path, data):
     straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
-    arguments = train_command(disturbed, data, train__steps=120)
-    assert run(train_command(straight, data, train__steps=120)).returncode == 0
+    arguments = train_command(disturbed, data, train__steps=STEPS, train__checkpoint_every=10)
+    assert run(train_command(straight, data, train__steps=STEPS, train__checkpoint_every=10)).returncode == 0
 
     process = start(arguments, log)
-    wait_for((disturbed / "checkpoints" / "20").exists, process, log)
+    wait_for((disturbed / "checkpoints" / "10").exists, process, log)
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
     process = start(arguments, log)
-    wait_for((disturbed / "checkpoints" / "60").exists, process, log)
+    wait_for((disturbed / "checkpoints" / "30").exists, process, log)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # some schedulers send it to a process and to its group
     assert process.wait(timeout=120) == 0, log.read_text()
     text = log.read_text()
     assert "resuming from the checkpoint of step" in text
     assert "stopped by SIGTERM: saved step" in text
-    assert read_final(disturbed)[0] < 120
+    assert read_final(disturbed)[0] < STEPS
 
     assert run(arguments).returncode == 0
     ours, theirs = read_final(disturbed), read_final(straight)

@@ -13,6 +13,7 @@ from tests.support.configs import tiny_config
 from tests.support.meshes import over_shards
 from tests.support.noise import INDICES, STEPS, draws
 from tests.support.parameters import random_params
+from tests.support.slow import slow
 from transdiff_jax.benchmark.collectives import collectives
 from transdiff_jax.benchmark.flops import evaluations
 from transdiff_jax.benchmark.hlo import parse
@@ -81,7 +82,7 @@ def test_given_and_seeded_noise_give_the_same(config):
     np.testing.assert_allclose(given, seeded, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (1.5,), (1.0, 1.5, 3.0, 1.0)], ids=str)
+@pytest.mark.parametrize("weights", [slow((1.0,)), slow((1.5,)), (1.0, 1.5, 3.0, 1.0)], ids=str)
 def test_mrar_literal(weights):
     # Nothing is shared: every image encodes all groups anew, and each half of a guided pair runs alone.
     settings = dataclasses.replace(MRAR.sampling, guidance=weights, drift_scale=0.87, noise_scale=0.9)
@@ -123,10 +124,10 @@ def sample_over(shards, *arguments, **more):
 
 CACHED_AND_NAIVE = {
     "one_step": (ONE_STEP.model, (1.5,), 1),
-    "one_step_shards": (ONE_STEP.model, (1.5,), 4),
-    "one_step_unguided": (ONE_STEP.model, (1.0,), 1),
+    "one_step_shards": slow(ONE_STEP.model, (1.5,), 4),
+    "one_step_unguided": slow(ONE_STEP.model, (1.0,), 1),
     "mrar_shards": (MRAR.model, (1.5,), 4),
-    "mrar_unguided": (MRAR.model, (1.0,), 1),
+    "mrar_unguided": slow(MRAR.model, (1.0,), 1),
     "mrar_weights": (MRAR.model, (1.0, 1.5, 3.0, 1.0), 1),
 }
 
@@ -151,13 +152,13 @@ def assert_close(made, expected):
 
 
 BY_TIME = {
-    "interval": {"guidance_interval": (0.3, 0.8)},
-    "interval_of_no_time": {"guidance_interval": (0.6, 0.7)},
-    "linear": {"guidance_schedule": "linear", "guidance": (2.5,)},
+    "interval": slow({"guidance_interval": (0.3, 0.8)}),
+    "interval_of_no_time": slow({"guidance_interval": (0.6, 0.7)}),
+    "linear": slow({"guidance_schedule": "linear", "guidance": (2.5,)}),
     "power_cosine": {"guidance_schedule": "power_cosine", "guidance_power": 2.0, "guidance": (1.5, 1.0, 3.0, 2.0)},
     "heun": {"solver": "heun", "guidance_interval": (0.2, 0.8)},
     "dpmpp_2m": {"solver": "dpmpp_2m", "steps_by_image": (1, 2, 3, 5), "guidance_interval": (0.0, 0.5)},
-    "steps_by_image": {"steps_by_image": (1, 3, 2, 3)},
+    "steps_by_image": slow({"steps_by_image": (1, 3, 2, 3)}),
 }
 
 
@@ -181,7 +182,7 @@ PAIRS = np.stack([LABELS, (LABELS * 3 + 1) % 10], axis=1)
 
 
 @pytest.mark.parametrize("model", [ONE_STEP.model, MRAR.model], ids=["one_step", "mrar"])
-@pytest.mark.parametrize(("weight", "shards"), [(1.0, 1), (1.5, 4)])
+@pytest.mark.parametrize(("weight", "shards"), [slow(1.0, 1), (1.5, 4)])
 def test_fused_features_cached_and_not(model, weight, shards):
     settings = dataclasses.replace(ONE_STEP.sampling, guidance=(weight,))
     params, noise = random_params(model), GivenNoise(*draws(5, INDICES))
@@ -422,7 +423,7 @@ def test_other_batch_sizes_differ_by_a_grey_level_at_most(config, rows):
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [slow((8, 1, 1)), slow((1, 8, 1)), slow((1, 1, 4)), (2, 2, 2)], ids=str)
 def test_sharded_sampler_is_that_of_one_device(config, sizes, monkeypatch):
     alone = images_on_one_device(config)
     monkeypatch.setattr(sampler_module, "to_uint8", lambda pixels: pixels)  # rounding would hide small differences

@@ -16,6 +16,7 @@ from tests.support.collectives import moved
 from tests.support.configs import tiny_config
 from tests.support.latents import Photographs, photo_config, save_tiny_weights
 from tests.support.parameters import random_params
+from tests.support.slow import slow
 from transdiff_jax.benchmark.measuring import batch_shapes
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.parallel.arrays import to_global
@@ -144,7 +145,7 @@ def clipped_gradients(state):
     return flatten_dict(optax.tree.get(state.opt_state, "mu"), sep="/")
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 1, 4), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [slow((8, 1, 1)), slow((1, 8, 1)), slow((2, 1, 4)), (2, 2, 2)], ids=str)
 def test_sharded_equals_single(config, mesh):
     single, single_history = run(config, [make_batch(config)])
     sharded, sharded_history = run(config, [make_batch(config)], mesh)
