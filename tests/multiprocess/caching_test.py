@@ -1,6 +1,5 @@
 """Caching jobs that are killed, and caching jobs of two processes, as on two hosts that share a folder."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -10,8 +9,8 @@ import time
 import pytest
 
 from tests.multiprocess.caching_worker import SHARD
+from tests.support.commands import ROOT, environment
 from tests.support.latents import save_tiny_weights
-from tests.support.paths import ROOT
 from transdiff_jax.data.latents.format import check_all
 
 COUNT = 400
@@ -33,8 +32,7 @@ def start(out, weights, processes):
         arguments = map(str, (out, weights, process, processes, port, COUNT))
         with out.with_name(f"{out.name}-{process}.log").open("w") as log:
             command = [sys.executable, "-m", "tests.multiprocess.caching_worker", *arguments]
-            environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
+            jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT))
     return jobs
 
 

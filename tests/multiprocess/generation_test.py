@@ -1,6 +1,5 @@
 """Sampling jobs of several processes, as on several hosts that share a folder."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.commands import ROOT, environment
 from transdiff_jax.generation.sample_files import RECORD, image_path
 from transdiff_jax.images.png import load_png
 
@@ -27,8 +26,7 @@ def start(out, processes, devices, batch_size=8):
         arguments = [out, process, processes, devices, port, batch_size]
         with out.with_name(f"{out.name}-{process}.log").open("w") as log:
             command = [sys.executable, "-m", "tests.multiprocess.generation_worker", *map(str, arguments)]
-            environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
+            jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT))
     return jobs
 
 

@@ -9,17 +9,24 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from tests.support.configs import tiny_config
+from tests.support.parameters import random_params
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
+from transdiff_jax.model.params import abstract_params
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.training.state import create_state
 
 LABELS = tuple(label for label in range(10) for _ in range(5))
+
+
+def placed(value, abstract):
+    """An array of all processes."""
+    return jax.make_array_from_callback(value.shape, abstract.sharding, np.asarray(value).__getitem__)
 
 
 def main(out, process, processes, devices, port, batch_size):
@@ -28,8 +35,7 @@ def main(out, process, processes, devices, port, batch_size):
         jax.distributed.initialize(f"localhost:{port}", processes, process)
     config = tiny_config(sampling={"batch_size": batch_size, "steps": 40})
     mesh = make_mesh(MeshConfig())
-    params = create_state(config, mesh).params
-    params = jax.jit(lambda tree: jax.tree.map(lambda p: p + 0.1, tree))(params)
+    params = jax.tree.map(placed, random_params(config.model), abstract_params(config.model, mesh))
     weights = Weights(config, params, "ema 0.9", 7, "digest")
     try:
         record = generate_samples(weights, SampleRequest(LABELS, seed=1, npz=True), Path(out), mesh)
