@@ -35,6 +35,11 @@ def abstract_params(config):
     return nn.unbox(jax.eval_shape(lambda: init_params(config, 0)))
 
 
+def test_a_student_has_no_names_in_the_release():
+    with pytest.raises(UserError, match="a few-step student .* has no form in the release"):
+        name_table(dataclasses.replace(TINY, flow_map=True))
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_table_names_exactly_the_parameters_of_the_model(config):
     shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract_params(config), sep="/").items()}

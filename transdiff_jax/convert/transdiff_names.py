@@ -16,7 +16,16 @@ _UNUSED_PROJECTION = "projects earlier images; 1-step AR has none, so the releas
 
 
 def name_table(config: ModelConfig) -> NameTable:
-    """Both names of every tensor of a model."""
+    """Both names of every tensor of a model.
+
+    Raises:
+        UserError: the model is a few-step student, which the release cannot hold.
+    """
+    if config.flow_map:
+        raise UserError(
+            "a few-step student (config.model.flow_map=True) has no form in the release, whose decoder knows neither "
+            "jump lengths nor guidance weights; transdiff convert --to-torch takes its teacher"
+        )
     width, inputs = config.width, config.latent_channels * config.reference_patch**2
     entries = [*_encoder(config), *_decoder(config)]
     if config.num_images > 1:
