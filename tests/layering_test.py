@@ -14,7 +14,7 @@ LOOSE = {"__init__", "errors", "rng"}
 ORDER = (
     *("errors", "rng", "config", "storage", "parallel", "images", "flow", "nn", "tokenizer", "model"),
     *("data", "checkpoints", "sampling", "generation", "evaluation", "training", "distillation"),
-    *("convert", "verification", "benchmark", "demo", "cli"),
+    *("convert", "hub", "verification", "benchmark", "demo", "cli"),
 )
 CONFIG_FILES = sorted(CONFIGS.rglob("*.py"))
 

@@ -65,3 +65,20 @@ def test_the_home_folder(tmp_path, monkeypatch):
     shutil.copy(CHECKPOINT, tmp_path / "a.pth")
     run("--checkpoint=~/a.pth", "--kind=transdiff", "--out=~/run", "--heads=2", "--tokenizer=~/kl16")
     assert latest_record(tmp_path / "run").config.tokenizer.weights == str(tmp_path / "kl16")
+
+
+@pytest.mark.parametrize("flags", [["--kind=transdiff"], ["--kind=kl16"], ["--kind=transdiff", "--to-torch"]])
+def test_models_of_the_hub(tmp_path, monkeypatch, flags):
+    got = []
+    monkeypatch.setattr(convert, "fetch", lambda name: f"file {name}")
+    monkeypatch.setattr(convert, "run_folder", lambda flag: f"run {flag.value}")
+
+    def converted(source, out, **_):
+        got.append(str(source))
+        raise UserError("enough")
+
+    for name in ("import_transdiff", "import_kl16", "export_transdiff"):
+        monkeypatch.setattr(convert.conversion, name, converted)
+    with pytest.raises(UserError, match="enough"):
+        run("--checkpoint=hf://a/b/c.pth", f"--out={tmp_path / 'out'}", *flags)
+    assert got == ["run hf://a/b/c.pth" if "--to-torch" in flags else "file hf://a/b/c.pth"]

@@ -276,6 +276,10 @@ def _empty_reference(folder):
         (["--samples=a", "--make-reference=c.npz", "--protocol=adm"], "--protocol does not go with --make-reference"),
         (["--samples=a", "--make_reference=c.json"], "--make-reference=c.json must be the name of a .npz file"),
         (["--samples=a", "--reference=b", "--certificate=/absent/a.json"], "there is no folder /absent; make it"),
+        (
+            ["--workdir=hf://a/b", "--reference=b"],
+            "--certificate=FILE.json must say where the scores",
+        ),
         (["--samples=/absent", "--reference=b"], "samples=/absent: no such folder or file"),
     ],
 )

@@ -1,6 +1,7 @@
 """Converts a checkpoint of the release to one of ours, or back.
 
 transdiff convert --checkpoint=checkpoint-last.pth --kind=transdiff --out=DIR [--tokenizer=KL16_DIR]
+transdiff convert --checkpoint=hf://OWNER/NAME/FILE.pth --kind=transdiff --out=DIR
 transdiff convert --checkpoint=kl16.ckpt --kind=kl16 --out=KL16_DIR
 transdiff convert --checkpoint=weights-inception-2015-12-05-6726825d.pth --kind=inception --out=DIR
 transdiff convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
@@ -8,18 +9,27 @@ transdiff convert --checkpoint=DIR --kind=transdiff --out=FILE.pth --to-torch
 Lists every tensor of the release with its place in ours, or with the reason why it has none.
 """
 
+from pathlib import Path
+
 from absl import flags, logging
 
 from transdiff_jax.cli import app
 from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.cli.run_folders import run_folder
 from transdiff_jax.config import ranges
 from transdiff_jax.convert import conversion
 from transdiff_jax.convert.table import describe
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.hub_files import SCHEME, fetch, parse_name
+from transdiff_jax.storage.paths import scheme_of
 
 FLAGS = flags.FlagValues()
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "File to convert; with --to-torch, the folder.", flag_values=FLAGS, required=True
+    "checkpoint",
+    None,
+    "File to convert, also hf://OWNER/NAME/FILE; with --to-torch, the folder.",
+    flag_values=FLAGS,
+    required=True,
 )
 KIND = flags.DEFINE_enum(
     "kind", None, ["transdiff", "kl16", "inception"], "Network in the checkpoint.", flag_values=FLAGS, required=True
@@ -49,7 +59,7 @@ flags.DEFINE_alias("to_torch", "to-torch", flag_values=FLAGS)
 def main() -> None:
     """Converts in the direction that the flags give."""
     _check_flags()
-    source, out = app.folder(CHECKPOINT), app.folder(OUT)
+    out, source = app.folder(OUT), _source()
     if KIND.value == "inception":
         table = conversion.import_inception(source, out)
     elif KIND.value == "kl16":
@@ -63,6 +73,12 @@ def main() -> None:
     logging.info(
         "%s -> %s: %d tensors, %d of them unused", source, out, len(table.reference_shapes()), len(table.unused)
     )
+
+
+def _source() -> Path:
+    if scheme_of(CHECKPOINT.value or "") == SCHEME:
+        return run_folder(CHECKPOINT) if TO_TORCH.value else fetch(parse_name(CHECKPOINT.value or ""))
+    return app.folder(CHECKPOINT)
 
 
 def _check_flags() -> None:

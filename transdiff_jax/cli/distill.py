@@ -9,6 +9,7 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.profile_flags import ProfileFlags
 from transdiff_jax.distillation.student_run import distill
+from transdiff_jax.hub.local_runs import with_local_start
 
 FLAGS = flags.FlagValues()
 define_compile_cache(FLAGS)
@@ -26,7 +27,7 @@ flags.mark_flag_as_required("config", FLAGS)
 
 def main() -> None:
     """Distills a student in the workdir."""
-    distill(app.read_config(CONFIG), app.folder(WORKDIR), PROFILE.profile())
+    distill(with_local_start(app.read_config(CONFIG)), app.folder(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

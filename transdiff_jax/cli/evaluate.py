@@ -15,6 +15,7 @@ from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
+from transdiff_jax.cli.run_folders import run_folder
 from transdiff_jax.cli.sampling_flags import SamplingFlags
 from transdiff_jax.config import MeshConfig, ranges
 from transdiff_jax.errors import UserError
@@ -30,6 +31,7 @@ from transdiff_jax.evaluation.scoring import certify
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.generation.sample_files import NPZ, RECORD
+from transdiff_jax.hub.local_runs import is_remote
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process
 from transdiff_jax.storage.checksums import MANIFEST
@@ -126,11 +128,13 @@ def _path(flag: flags.FlagHolder[str | None]) -> Path | None:
 
 def _out_path() -> Path:
     """The file of the result. Checks its folder now, because scoring takes hours."""
-    source = app.folder(WORKDIR if SAMPLES.value is None else SAMPLES)
     read = _files_read(_path(SAMPLES), _path(REFERENCE), app.folder(INCEPTION))
     flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
     path = _path(flag)
     if path is None:
+        if is_remote(WORKDIR.value or ""):
+            raise UserError(f"--{flag.name}=FILE.json must say where the scores of a model of the hub go")
+        source = app.folder(WORKDIR if SAMPLES.value is None else SAMPLES)
         name = certificate_name(PROTOCOL.value)
         return source.with_suffix(f".{name}") if source.is_file() else source / name
     suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
@@ -153,7 +157,7 @@ def _images(mesh: Mesh) -> ImageSet:
     workdir = WORKDIR.value
     if workdir is None:
         return open_images(app.folder(SAMPLES), "samples")
-    weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
+    weights = load_weights(run_folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config, mesh))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
     request = SampleRequest(tuple(balanced_labels(count, weights.config.model.num_classes)), SAMPLING.seed.value)

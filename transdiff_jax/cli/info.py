@@ -10,6 +10,7 @@ import json
 from absl import flags
 
 from transdiff_jax.cli import app
+from transdiff_jax.cli.run_folders import run_folder
 from transdiff_jax.training.run_info import describe_run, info_lines
 
 FLAGS = flags.FlagValues()
@@ -19,7 +20,7 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=FL
 
 def main() -> None:
     """Prints what the folder holds."""
-    info = describe_run(app.folder(WORKDIR))
+    info = describe_run(run_folder(WORKDIR))
     print(json.dumps(info, indent=2) if JSON.value else "\n".join(info_lines(info)))
 
 

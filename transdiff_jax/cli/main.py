@@ -20,6 +20,7 @@ COMMANDS = (
     "info",
     "cache_latents",
     "convert",
+    "push",
     "verify",
     "benchmark",
     "digits_report",

@@ -13,6 +13,7 @@ from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.number_flags import define_integer
 from transdiff_jax.cli.profile_flags import ProfileFlags
+from transdiff_jax.cli.run_folders import run_folder
 from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config, ranges
 from transdiff_jax.errors import UserError
@@ -87,7 +88,7 @@ def _request(num_classes: int) -> SampleRequest:
 def main() -> None:
     """Loads an average of the run and writes the samples."""
     mesh = SAMPLING.mesh()
-    weights = load_weights(app.folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
+    weights = load_weights(run_folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config, mesh))
     generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh, PROFILE.profile())
 

@@ -8,6 +8,7 @@ from absl import flags
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.profile_flags import ProfileFlags
+from transdiff_jax.hub.local_runs import with_local_start
 from transdiff_jax.training.loop import train
 
 FLAGS = flags.FlagValues()
@@ -26,7 +27,7 @@ flags.mark_flag_as_required("config", FLAGS)
 
 def main() -> None:
     """Trains a configuration in the workdir."""
-    train(app.read_config(CONFIG), app.folder(WORKDIR), PROFILE.profile())
+    train(with_local_start(app.read_config(CONFIG)), app.folder(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

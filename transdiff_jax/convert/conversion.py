@@ -13,16 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from transdiff_jax.checkpoints.record import FOLDER, NO_DATA, RunRecord
-from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_raw_and_average
 from transdiff_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig
 from transdiff_jax.config.validation import KL16_FACTOR, validate
 from transdiff_jax.convert import inception_names, kl16_names, transdiff_names
+from transdiff_jax.convert.converted_run import check_new, save_converted
 from transdiff_jax.convert.table import NameTable, check_reference, from_reference, to_reference
 from transdiff_jax.convert.unused_tensors import load_unused, save_unused
 from transdiff_jax.data.sources import imagenet
-from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.weights import PUBLISHED_SHA256, InceptionWeights, save_inception
 from transdiff_jax.model.params import Params
 from transdiff_jax.model.variants import published_heads, published_sampling
@@ -31,7 +29,6 @@ from transdiff_jax.storage.checksums import sha256
 from transdiff_jax.storage.torch_file import Checkpoint, read_checkpoint, write_checkpoint
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
-from transdiff_jax.training.state import TrainState
 
 RELEASE_FILE = "checkpoint-last.pth"  # the name that the release writes and looks for
 _MODEL, _EMA = "model", "ema"
@@ -73,11 +70,12 @@ def import_transdiff(path: Path, out: Path, *, heads: int | None = None, tokeniz
         sampling=published_sampling(model),
     )
     validate(config)
-    _check_new(out)
+    check_new(out)
     if imported.ema is None:
         logging.warning("%s has no model_ema: its model replaces the average", path)
     save_unused(out, imported.unused)
-    _save_run(out, config, imported.params, imported.params if imported.ema is None else imported.ema)
+    average = imported.params if imported.ema is None else imported.ema
+    save_converted(out, config, imported.params, average, class_names=_class_names(model.num_classes))
     return imported.table
 
 
@@ -168,6 +166,11 @@ def import_inception(path: Path, out: Path) -> NameTable:
     return table
 
 
+def _class_names(num_classes: int) -> tuple[str, ...]:
+    wnids = imagenet.wnids()
+    return imagenet.readable_names(wnids) if num_classes == len(wnids) else ()
+
+
 def _find_heads(checkpoint: Checkpoint, heads: int | None, source: str) -> int | None:
     """The number of attention heads: the given one, the one in the file, or that of the published model of this width.
 
@@ -198,27 +201,6 @@ def _to_jax(params: Params) -> Params:
     for name, value in params.items():
         params[name] = _to_jax(value) if isinstance(value, dict) else jnp.asarray(value)
     return params
-
-
-def _check_new(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be used: {error.strerror}") from None
-    if (out / FOLDER).exists():
-        raise UserError(f"{out} already holds checkpoints; choose another folder")
-
-
-def _save_run(out: Path, config: Config, params: Params, ema: Params) -> None:
-    zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, zero, zero, params, opt_state=(), ema=(ema,))
-    wnids = imagenet.wnids()
-    names = imagenet.readable_names(wnids) if config.model.num_classes == len(wnids) else ()
-    store = CheckpointStore(out, keep_last=1)
-    try:
-        store.save(0, state, RunRecord(config, NO_DATA, train_seconds=0.0, class_names=names))
-    finally:
-        store.close()
 
 
 def _unused_tensors(table: NameTable, checkpoint: Checkpoint) -> dict[str, np.ndarray]:

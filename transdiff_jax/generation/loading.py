@@ -29,7 +29,8 @@ def load(
     """Reads a run that was trained here or converted; changes nothing in its folder.
 
     Args:
-        workdir: the folder of the run.
+        workdir: the folder of the run. `td.load` also takes models of the Hugging Face Hub: hf://OWNER/NAME, or the
+            name of a published model.
         step: of the checkpoint; None for the newest intact one.
         ema_rate: which average; None for the run's first.
         dtype: of the computation, as `config.model.dtype`; None for bfloat16 on NVIDIA GPUs that multiply it, and for

@@ -89,14 +89,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     rebuild = np.empty(0).__reduce__()[0]
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64")]
     names = [(rebuild, f"{module}.multiarray._reconstruct") for module in ("numpy.core", "numpy._core")]
-    torch, content = _require_torch(path), _load(path, [*names, np.ndarray, np.dtype, *dtypes])
+    torch, content = require_torch(path), _load(path, [*names, np.ndarray, np.dtype, *dtypes])
     if not isinstance(content, Mapping) or not all(isinstance(v, np.ndarray | torch.Tensor) for v in content.values()):
         raise UserError(f"{path} does not hold a dictionary of arrays")
     return {str(name): torch.as_tensor(value).detach().double().numpy() for name, value in content.items()}
 
 
 def _load(path: Path, allowed: Sequence[Any] = (argparse.Namespace,)) -> Any:
-    torch = _require_torch(path)
+    torch = require_torch(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     zipped = _check_archive(path)
@@ -142,7 +142,7 @@ def _refusal(message: str) -> str:
 def _tensors(content: Any, path: str | Path, key: str) -> MappedTensors:
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{path} is not a checkpoint: its {key!r} is not a dictionary of tensors")
-    tensor = _require_torch(path).Tensor
+    tensor = require_torch(path).Tensor
     others = [name for name, value in content.items() if not isinstance(value, tensor)]
     if others:
         raise UserError(f"{path} is not a checkpoint: {others[0]!r} of its {key!r} is not a tensor")
@@ -155,7 +155,7 @@ def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapp
     Raises:
         UserError: PyTorch is missing, or the file cannot be written.
     """
-    torch = _require_torch(path)
+    torch = require_torch(path)
 
     def tensors(arrays: Tensors) -> dict[str, Any]:
         return {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()}
@@ -172,8 +172,12 @@ def write_checkpoint(path: Path, model: Tensors, ema: Tensors | None, args: Mapp
         raise UserError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
 
 
-def _require_torch(path: str | Path) -> ModuleType:
-    """Imports PyTorch only when a file needs it, because it is an optional extra and takes seconds to load."""
+def require_torch(path: str | Path) -> ModuleType:
+    """Imports PyTorch only when a file needs it, because it is an optional extra and takes seconds to load.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import torch
     except ModuleNotFoundError:

@@ -3,17 +3,20 @@
 import functools
 from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
-from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
-
 
 @functools.cache
 def wnids() -> tuple[str, ...]:
     """WordNet ids such as "n01440764", by class index."""
-    return tuple(tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
+    from tensorflow_datasets.core import tfds_path  # it takes seconds to load
+
+    return tuple(tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
 
 
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """The same names, or words ("tench, Tinca tinca") if they are all of ImageNet's wnids."""
     names = tuple(class_names)
-    return tuple(IMAGENET_LABELS_LIST) if names == wnids() else names
+    if names != wnids():
+        return names
+    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
+
+    return tuple(IMAGENET_LABELS_LIST)
