@@ -156,7 +156,7 @@ BY_TIME = {
     "interval_of_no_time": slow({"guidance_interval": (0.6, 0.7)}),
     "linear": slow({"guidance_schedule": "linear", "guidance": (2.5,)}),
     "power_cosine": {"guidance_schedule": "power_cosine", "guidance_power": 2.0, "guidance": (1.5, 1.0, 3.0, 2.0)},
-    "heun": {"solver": "heun", "guidance_interval": (0.2, 0.8)},
+    "heun": slow({"solver": "heun", "guidance_interval": (0.2, 0.8)}),
     "dpmpp_2m": {"solver": "dpmpp_2m", "steps_by_image": (1, 2, 3, 5), "guidance_interval": (0.0, 0.5)},
     "steps_by_image": slow({"steps_by_image": (1, 3, 2, 3)}),
 }
@@ -194,6 +194,7 @@ def test_fused_features_cached_and_not(model, weight, shards):
     assert_close(latents(functools.partial(sample_over, shards)), latents(naive_latents))
 
 
+@pytest.mark.parametrize("config", [ONE_STEP, slow(MRAR)], ids=["one_step", "mrar"])
 def test_a_whole_splice_is_one_of_the_classes(config):
     params, noise = random_params(config.model), GivenNoise(*draws(5, INDICES))
 
@@ -236,6 +237,7 @@ def test_splices_are_drawn_by_sample_and_seed():
         assert (np.asarray(draw_splice(model, 5, INDICES, fraction)) == fraction).all()
 
 
+@pytest.mark.parametrize("config", [ONE_STEP, slow(MRAR)], ids=["one_step", "mrar"])
 def test_sampler_fuses_pairs_of_labels(config):
     sampler, params = sampler_on(config, 8), random_params(config.model)
     made = np.asarray(sampler(params, PAIRS, 5, INDICES).images).astype(int)
@@ -416,7 +418,7 @@ def test_samples_that_are_not_finite_are_marked(config):
     assert finite.tolist() == [label != LABELS[1] for label in LABELS]
 
 
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [slow(1), 4])
 def test_other_batch_sizes_differ_by_a_grey_level_at_most(config, rows):
     made = sampler_on(config, 1)(random_params(config.model), LABELS[:rows], 5, INDICES[:rows]).images
     difference = np.asarray(made).astype(int) - images_on_one_device(config)[:rows]
@@ -443,6 +445,7 @@ def test_sharded_sampler_is_that_of_one_device(config, sizes, monkeypatch):
 # --- what moves between devices ---
 
 
+@pytest.mark.parametrize("config", [ONE_STEP, slow(MRAR)], ids=["one_step", "mrar"])
 def test_rows_of_a_sharded_batch_stay_where_they_are(config):
     labels = np.arange(32, dtype=np.int32) % 10
     sampler = make_sampler(config, make_mesh(MeshConfig()))

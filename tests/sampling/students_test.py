@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.parameters import random_params
+from tests.support.slow import slow
 from tests.support.students import student_config
 from transdiff_jax.benchmark.flops import evaluations
 from transdiff_jax.model.decoder import Jump
@@ -35,7 +36,7 @@ def latents_of(sample, config, params, fused=False):
     "sampling",
     [
         {"steps_by_image": (1, 1, 2, 3), "guidance": (1.0, 1.2, 1.2, 2.0)},
-        {"solver": "heun", "guidance_schedule": "linear"},
+        slow({"solver": "heun", "guidance_schedule": "linear"}),
     ],
     ids=["jumps", "velocities"],
 )
@@ -48,7 +49,7 @@ def test_a_sequence_is_that_of_the_naive_sampler(sampling):
 
 
 def test_two_classes_are_fused():
-    config = student_config(True)
+    config = student_config()
     params = random_params(config.model)
     ours, naive = (latents_of(sample, config, params, fused=True) for sample in (sample_latents, naive_latents))
     np.testing.assert_allclose(ours, naive, atol=2e-4 * np.abs(naive).max())
