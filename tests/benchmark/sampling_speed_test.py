@@ -58,6 +58,12 @@ def test_compares_with_the_naive_sampler(small_peak):
     assert record["speedup"] == pytest.approx(record["images_per_second"] / record["naive_images_per_second"])
 
 
+def test_decoding_is_timed_on_request(small_peak):
+    record = run(decode=True)
+    assert record["decode_seconds"] > 0
+    assert run(flops_only=True)["decode_seconds"] is None
+
+
 def test_labels_are_those_of_a_published_set():
     config = tiny_config(sampling={"batch_size": 520}, model={"num_classes": 10})
     np.testing.assert_array_equal(labels_of(config)[[0, 49, 50, 499, 500]], [0, 0, 1, 9, 0])

@@ -1,7 +1,7 @@
 """Measures sampling: images per second, beside FLOPs counted by hand and a measured matmul peak.
 
-The weights are random, and only latents are sampled. Neither a trained run nor a tokenizer is needed, and neither would
-change the time.
+The weights are random, and only latents are sampled. A trained run would not change the time. Decoding to pixels is
+timed apart, on request.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jax.stages import Wrapped
 from jaxtyping import Float, Int
 
+from transdiff_jax.benchmark.decoding_speed import decoding_seconds
 from transdiff_jax.benchmark.flops import NAIVE, evaluations, sample_flops, sample_flops_by_part, sample_flops_by_saving
 from transdiff_jax.benchmark.measuring import Compiled, compile_program, measure_peak, peak_memory, seconds, settings
 from transdiff_jax.benchmark.tokenizer_flops import decode_flops
@@ -35,7 +36,9 @@ from transdiff_jax.storage.files import Json
 IMAGES_PER_CLASS = 50  # labels are those of a published set, in order
 
 
-def benchmark_sample(config: Config, mesh: Mesh, *, repetitions: int, compare_naive: bool, flops_only: bool) -> Json:
+def benchmark_sample(
+    config: Config, mesh: Mesh, *, repetitions: int, compare_naive: bool = False, decode: bool = False, flops_only: bool
+) -> Json:
     """Measures the sampling of batches of `config.sampling.batch_size`.
 
     Args:
@@ -43,6 +46,7 @@ def benchmark_sample(config: Config, mesh: Mesh, *, repetitions: int, compare_na
         mesh: the devices.
         repetitions: timed batches of each sampler, after one that is not timed; the median counts.
         compare_naive: also time the sampler that shares no work, in turns with the other.
+        decode: also time the decoding of a batch to pixels, which the speed of the sampler leaves out.
         flops_only: run nothing; measurements are None.
 
     Returns:
@@ -57,10 +61,13 @@ def benchmark_sample(config: Config, mesh: Mesh, *, repetitions: int, compare_na
         "sampling": dataclasses.asdict(config.sampling),
         **_flops(config, mesh),
     }
-    measured = dict.fromkeys(("seconds_per_batch", "naive_images_per_second", "naive_compiled_memory_bytes", "speedup"))
+    measured = dict.fromkeys(
+        ("seconds_per_batch", "naive_images_per_second", "naive_compiled_memory_bytes", "speedup", "decode_seconds")
+    )
     if not flops_only:
         check_sampling_memory(config, mesh)
         measured |= _measure(config, mesh, repetitions, compare_naive, record["flops_per_image"])
+        measured["decode_seconds"] = decoding_seconds(config, mesh, repetitions) if decode else None
     return record | measured
 
 

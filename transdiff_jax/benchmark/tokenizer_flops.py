@@ -36,9 +36,17 @@ def kl16_decode_flops(config: Kl16Config, latent_size: int) -> int:
     return total + convolution_flops(side, 3, width, config.image_channels)
 
 
+def published_sizes(config: Config) -> Kl16Config:
+    """KL-16 as published, for the latents and images of a configuration."""
+    return Kl16Config(
+        latent_channels=config.model.latent_channels,
+        image_channels=config.data.image_channels,
+        dtype=config.tokenizer.dtype,
+    )
+
+
 def decode_flops(config: Config) -> int:
     """FLOPs of decoding one image with the configured tokenizer; KL-16 has its published sizes."""
     if config.tokenizer.kind == "pixels":
         return 0  # it only moves pixels
-    sizes = Kl16Config(latent_channels=config.model.latent_channels, image_channels=config.data.image_channels)
-    return kl16_decode_flops(sizes, config.model.latent_size)
+    return kl16_decode_flops(published_sizes(config), config.model.latent_size)

@@ -1,6 +1,6 @@
 """Measures how fast a configuration runs with random weights, or compiles it for TPUs or GPUs. Prints one JSON line.
 
-transdiff benchmark --what=sample --config=FILE [--config.section.field=VALUE ...]
+transdiff benchmark --what=sample --config=FILE [--config.section.field=VALUE ...] [--decode]
 transdiff benchmark --what=train --config=FILE [--batch_size=N]
 transdiff benchmark --what=data --config=FILE [--compare_train]
 transdiff benchmark --what=evaluate [--image_size=256] [--batch_size=64]
@@ -51,6 +51,9 @@ FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count FLOPs and run nothing
 COMPARE_NAIVE = flags.DEFINE_bool(
     "compare_naive", False, "Also time a sampler that shares no work, in turns with the other.", flag_values=FLAGS
 )
+DECODE = flags.DEFINE_bool(
+    "decode", False, "With --what=sample: also time the decoding of a batch to pixels.", flag_values=FLAGS
+)
 COMPARE_TRAIN = flags.DEFINE_bool(
     "compare_train", False, "With --what=data: also time the training step that consumes the data.", flag_values=FLAGS
 )
@@ -79,7 +82,7 @@ HLO = flags.DEFINE_string(
 )
 # The flags that only some measurements take.
 _FLAGS = {
-    "sample": (REPETITIONS, FLOPS_ONLY, COMPARE_NAIVE),
+    "sample": (REPETITIONS, FLOPS_ONLY, COMPARE_NAIVE, DECODE),
     "train": (REPETITIONS, FLOPS_ONLY),
     "data": (REPETITIONS, COMPARE_TRAIN),
     "evaluate": (REPETITIONS, IMAGE_SIZE),
@@ -127,7 +130,12 @@ def _measure() -> Json:
     if WHAT.value == "train":
         return benchmark_train(config, mesh, repetitions=repetitions, flops_only=FLOPS_ONLY.value)
     return benchmark_sample(
-        config, mesh, repetitions=repetitions, compare_naive=COMPARE_NAIVE.value, flops_only=FLOPS_ONLY.value
+        config,
+        mesh,
+        repetitions=repetitions,
+        compare_naive=COMPARE_NAIVE.value,
+        decode=DECODE.value,
+        flops_only=FLOPS_ONLY.value,
     )
 
 
