@@ -80,7 +80,7 @@ def test_layout(finished):
     assert set(contents(finished)) == {
         *(f"images/00000{i}.png" for i in range(6)),
         *(f"references/00000{i}_{k}.png" for i in range(6) for k in (1, 2, 3)),
-        *("grid.png", "samples.npz", "SHA256SUMS"),
+        *("grid.png", "samples.npz", "SHA256SUMS", ".lock"),
     }
     grid = load_png(finished / "grid.png", 1)
     assert len(grid) == 3 * (32 + 2) + 2
@@ -194,7 +194,7 @@ def test_a_finished_set_is_left_alone(copy, weights, mesh):
 def test_npz_and_earlier_images_can_be_asked_for_later(finished, weights, mesh, tmp_path):
     bare = dataclasses.replace(REQUEST, all_images=False, npz=False)
     generate_samples(weights, bare, tmp_path, mesh)
-    assert set(contents(tmp_path)) == {*(f"images/00000{i}.png" for i in range(6)), "grid.png", "SHA256SUMS"}
+    assert set(contents(tmp_path)) == {*(f"images/00000{i}.png" for i in range(6)), "grid.png", "SHA256SUMS", ".lock"}
     assert generate_samples(weights, dataclasses.replace(bare, npz=True), tmp_path, mesh)["images_made"] == 6
     assert len(generate_samples(weights, REQUEST, tmp_path, mesh)["runs"]) == 2, (
         "the call for the npz alone sampled nothing"
@@ -325,17 +325,33 @@ def test_what_cannot_be_written_at_the_end_is_named(finished, weights, mesh, tmp
     assert contents(tmp_path) == contents(finished)
 
 
-def test_two_jobs_in_one_folder_are_noticed(weights, mesh, tmp_path, monkeypatch):
+def test_a_second_job_in_one_folder_is_refused(weights, mesh, tmp_path, monkeypatch):
+    compiled, refused = generation._sample_missing, []
+
+    def disturbed(*arguments):
+        with pytest.raises(UserError, match="is in use by another process; wait for it to end") as caught:
+            generate_samples(weights, REQUEST, tmp_path, mesh)
+        refused.append(caught.value)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(generation, "_sample_missing", disturbed)
+    assert generate_samples(weights, REQUEST, tmp_path, mesh)["images_made"]
+    assert len(refused) == 1
+    monkeypatch.undo()
+    generate_samples(weights, REQUEST, tmp_path, mesh)  # the folder is free again
+
+
+def test_images_that_vanish_while_a_job_runs_are_named(weights, mesh, tmp_path, monkeypatch):
     compiled = generation._sample_missing
 
     def disturbed(*arguments):
         figures = compiled(*arguments)
         for journal in (tmp_path / "progress").iterdir():
-            journal.unlink()  # what the start of another job does
+            journal.unlink()
         return figures
 
     monkeypatch.setattr(generation, "_sample_missing", disturbed)
-    with pytest.raises(UserError, match="another job is working in this folder"):
+    with pytest.raises(UserError, match="is missing: somebody removed it while the job ran"):
         generate_samples(weights, REQUEST, tmp_path, mesh)
 
 

@@ -16,14 +16,17 @@ from transdiff_jax.images.png import load_png
 COUNT = 50
 
 
-def start(out, processes, devices, batch_size=8):
-    """Starts the processes of a job with some devices each. Their output goes to files beside `out`."""
+def start(out, processes, devices, batch_size=8, folders=None):
+    """Starts the processes of a job with some devices each. Their output goes to files beside `out`.
+
+    With `folders`, each process sees another folder in place of `out`.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     jobs = []
     for process in range(processes):
-        arguments = [out, process, processes, devices, port, batch_size]
+        arguments = [folders[process] if folders else out, process, processes, devices, port, batch_size]
         with out.with_name(f"{out.name}-{process}.log").open("w") as log:
             command = [sys.executable, "-m", "tests.multiprocess.generation_worker", *map(str, arguments)]
             jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT))
@@ -105,3 +108,15 @@ def test_an_error_of_the_first_process_ends_all(whole, tmp_path):
         kill(jobs)
     assert f"out={out} cannot be used" in (tmp_path / "out-0.log").read_text()
     assert "stopped by its first process" in (tmp_path / "out-1.log").read_text()
+
+
+@pytest.mark.slow
+def test_processes_that_see_other_folders_end_in_one_line_each(tmp_path):
+    jobs = start(tmp_path / "out", 2, 1, folders=[tmp_path / "here", tmp_path / "there"])
+    try:
+        assert [job.wait(timeout=120) for job in jobs] == [2, 2], logs(tmp_path / "out")
+    finally:
+        kill(jobs)
+    for process, folder in enumerate(("here", "there")):
+        line = f"user error: out={tmp_path / folder} is not one folder for all processes of the job: 1 of 2 do not see"
+        assert line in (tmp_path / f"out-{process}.log").read_text()

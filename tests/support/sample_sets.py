@@ -1,5 +1,6 @@
 """Makes sample sets as `transdiff sample` leaves them, without a model."""
 
+import contextlib
 import hashlib
 
 import numpy as np
@@ -26,18 +27,24 @@ def write_samples(folder, images, settings, npz=True, until=None, similarity=Fal
     Returns:
         How many samples were missing.
     """
-    samples = SampleSet(folder, len(images), 2)
-    missing = samples.open(settings, DETAILS, {"devices": 1})
-    if until != "sampling" and missing.any():
-        samples.begin({"images_made": int(missing.sum()), "compile_seconds": FIGURES["compile_seconds"]})
-        lines = []
-        for index in np.flatnonzero(missing):
-            for name in samples.names(index):
-                save_png(folder / name, images[index] if name.startswith("images") else 255 - images[index])
-                lines.append(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n")
-        (folder / "progress" / "0").write_text("".join(lines))
-    if until is None:
-        additions = {"semantic_similarity": {"0": 0.5}} if similarity and samples.lacks("semantic_similarity") else {}
-        draw = lambda: save_png(folder / "grid.png", images[0])  # noqa: E731
-        samples.finish(FIGURES, additions, npz=npz, channels=3, draw=draw)
+    with contextlib.closing(SampleSet(folder, len(images), 2)) as samples:
+        missing = samples.open(settings, DETAILS, {"devices": 1})
+        if until != "sampling" and missing.any():
+            samples.begin({"images_made": int(missing.sum()), "compile_seconds": FIGURES["compile_seconds"]})
+            _write(samples, missing, images)
+        if until is None:
+            measured = similarity and samples.lacks("semantic_similarity")
+            additions = {"semantic_similarity": {"0": 0.5}} if measured else {}
+            draw = lambda: save_png(folder / "grid.png", images[0])  # noqa: E731
+            samples.finish(FIGURES, additions, npz=npz, channels=3, draw=draw)
     return int(missing.sum())
+
+
+def _write(samples, missing, images):
+    lines = []
+    for index in np.flatnonzero(missing):
+        for name in samples.names(index):
+            path = samples.folder / name
+            save_png(path, images[index] if name.startswith("images") else 255 - images[index])
+            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n")
+    (samples.folder / "progress" / "0").write_text("".join(lines))

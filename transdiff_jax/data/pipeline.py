@@ -13,6 +13,7 @@ from transdiff_jax.config import Config
 from transdiff_jax.config.schema import LATENTS_PREFIX
 from transdiff_jax.data.groups.groups import Groups, make_groups
 from transdiff_jax.data.latents.source import LatentSource, one_flip, open_latents
+from transdiff_jax.data.same_records import check_same_records
 from transdiff_jax.data.shares import WHOLE, RowsOfShares, Shares
 from transdiff_jax.data.sources.base import Record, Source
 from transdiff_jax.data.sources.open import open_source
@@ -104,6 +105,7 @@ class TrainingData:
 
     def __init__(self, config: Config, workdir: Path, shares: Shares = WHOLE) -> None:
         source = open_records(config)
+        check_same_records(source, f"config.data.source={config.data.source}")
         self.class_names = source.class_names
         self._report = UnreadableReport(workdir, source, config.data)
         self._config, self._shares = config, shares

@@ -5,6 +5,8 @@ devices, a remade file has the same bytes. Each process writes the rows that its
 describes the folder.
 """
 
+import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ from transdiff_jax.parallel.processes import do_in_first_process, in_first_proce
 from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.parallel.row_batches import padded_batches
+from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
 from transdiff_jax.sampling.semantic_similarity import class_similarities, fused_similarities
 from transdiff_jax.storage.files import Json, write_errors
@@ -64,7 +67,22 @@ def generate_samples(
     check_batch(config.sampling.batch_size, mesh, "batch_size")
     check_sampling_memory(config, mesh)
     sampler = make_sampler(config, mesh, all_images=request.all_images)
-    samples = SampleSet(out, count, config.model.num_images if request.all_images else 1)
+    check_shared(out, "out")
+    with contextlib.closing(SampleSet(out, count, config.model.num_images if request.all_images else 1)) as samples:
+        _complete(sampler, weights, request, samples, mesh, profile)
+        logging.info("%d samples are in %s", count, out)
+        return samples.read_record()
+
+
+def _complete(
+    sampler: Sampler,
+    weights: Weights,
+    request: SampleRequest,
+    samples: SampleSet,
+    mesh: Mesh,
+    profile: Profile | None,
+) -> None:
+    config, count = weights.config, len(request.labels)
     details = {"config": config.to_dict()}
     run = describe_machine(mesh) | {
         "batch_size": config.sampling.batch_size,
@@ -78,14 +96,15 @@ def generate_samples(
     if request.semantic_similarity and todo[-1]:
         measured = {_SIMILARITY: _semantic_similarity(weights, request, mesh)}
     figures = _sample_missing(sampler, weights, request, samples, todo[:-1], profile)
-    channels = config.data.image_channels
-    do_in_first_process(
-        lambda: samples.finish(
-            figures, measured, npz=request.npz, channels=channels, draw=lambda: _draw_grid(out, weights, request)
-        )
+    finish = functools.partial(
+        samples.finish,
+        figures,
+        measured,
+        npz=request.npz,
+        channels=config.data.image_channels,
+        draw=functools.partial(_draw_grid, samples.folder, weights, request),
     )
-    logging.info("%d samples are in %s", count, out)
-    return samples.read_record()
+    do_in_first_process(finish)
 
 
 def _sample_missing(

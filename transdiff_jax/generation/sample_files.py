@@ -9,6 +9,7 @@
                                 settings, so that damage of samples.json can be told from other settings
     progress/                   of a job that has not ended: digests in journals, one for each process, and what is
                                 known of its speed
+    .lock                       held by the job that works in the folder
 
 Images are plain PNG files, which people and scoring tools can read. Each file is written and repaired by itself: it
 counts if it matches its noted digest, and otherwise it is made again. A shard is a run of SHARD_SIZE samples, whatever
@@ -27,6 +28,7 @@ from transdiff_jax.storage.files import Json, write_bytes, write_errors
 
 RECORD, SUMS, NPZ, GRID = "samples.json", "SHA256SUMS", "samples.npz", "grid.png"
 IMAGES, REFERENCES, PROGRESS, FIGURES_FILE = "images", "references", "progress", "figures.json"
+LOCK = ".lock"
 SHARD_SIZE = 1000
 _SAMPLE = re.compile(rf"{IMAGES}/([0-9]{{6,12}})\.png|{REFERENCES}/([0-9]{{6,12}})_[0-9]{{1,6}}\.png")
 _SETTINGS = re.compile(r"# settings ([0-9a-f]{64})")

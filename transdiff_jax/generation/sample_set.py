@@ -4,16 +4,27 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from absl import logging
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import sample_files as files
-from transdiff_jax.generation.sample_files import FIGURES_FILE, IMAGES, NPZ, PROGRESS, RECORD, REFERENCES, SUMS, Noted
+from transdiff_jax.generation.sample_files import (
+    FIGURES_FILE,
+    IMAGES,
+    LOCK,
+    NPZ,
+    PROGRESS,
+    RECORD,
+    REFERENCES,
+    SUMS,
+    Noted,
+)
 from transdiff_jax.generation.sample_record import FIGURES, read_record, recorded_settings, settings_digest, sound_parts
 from transdiff_jax.generation.samples_npz import write_samples_npz
-from transdiff_jax.storage.files import Json, remove_temporaries, write_errors, write_json
+from transdiff_jax.storage.files import Json, lock, remove_temporaries, write_errors, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
 
 _SHORTEST = 1e-3  # seconds; the clocks of file systems may be coarse
@@ -31,6 +42,7 @@ class SampleSet:
         self._num_images = num_images
         self._record: Json = {}
         self._digests: dict[str, str] = {}  # of the intact files
+        self._lock: IO[str] | None = None  # held by the process that opens the set
 
     def names(self, index: int) -> list[str]:
         """A sample's files relative to the folder, in the order of its images."""
@@ -53,7 +65,7 @@ class SampleSet:
             Whether each sample is missing, bool [count].
 
         Raises:
-            UserError: the folder cannot be used, or holds other samples.
+            UserError: the folder cannot be used, is in use by another job, or holds other samples.
         """
         settings = json.loads(json.dumps(settings))
         try:
@@ -80,6 +92,7 @@ class SampleSet:
     def _open_folder(self) -> Noted:
         for name in (IMAGES, *([REFERENCES] if self._num_images > 1 else [])):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self.folder / LOCK)
         for name in (".", IMAGES, REFERENCES):
             remove_temporaries(self.folder / name)
         return files.read_noted(self.folder)
@@ -142,6 +155,11 @@ class SampleSet:
             write_json(self.folder / RECORD, record)
             (self.folder / PROGRESS).mkdir(exist_ok=True)
         files.write_sums(self.folder, self._digests, self._count, self._settings())
+
+    def close(self) -> None:
+        """Lets other jobs use the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def lacks(self, name: str) -> bool:
         """Whether the record of the opened set has no such part."""
@@ -209,6 +227,5 @@ class SampleSet:
             for name in self.names(index):
                 if name not in self._digests:
                     raise UserError(
-                        f"{self.folder / name} is missing: another job is working in this folder; end one of them "
-                        "and run the command again"
+                        f"{self.folder / name} is missing: somebody removed it while the job ran; run the command again"
                     )

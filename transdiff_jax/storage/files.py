@@ -51,7 +51,7 @@ def lock(path: Path) -> IO[str]:
     Raises:
         UserError: another process holds the lock, or the file system has no locks.
     """
-    file = path.open("w")
+    file = path.open("a")
     try:
         _take(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except UserError:

@@ -21,8 +21,7 @@ from ml_collections import ConfigDict
 from transdiff_jax.checkpoints.record import RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_weights
-from transdiff_jax.config import Config
-from transdiff_jax.config.build import as_config
+from transdiff_jax.config import Config, as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
@@ -33,6 +32,7 @@ from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import check_batch, make_mesh
 from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
+from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
 from transdiff_jax.storage.paths import user_path
 from transdiff_jax.training.ema import relative_distance
@@ -92,6 +92,7 @@ def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profi
     workdir = user_path(workdir, "workdir")
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
+    check_shared(workdir, "workdir")
     with contextlib.ExitStack() as stack:
         stop = StopRequest()
         stack.callback(stop.restore)

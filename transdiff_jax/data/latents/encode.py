@@ -25,6 +25,7 @@ from transdiff_jax.config.schema import LATENTS_PREFIX
 from transdiff_jax.data.image_batches import ImageBatch, read_batches
 from transdiff_jax.data.latents.format import LatentSettings, Manifest, read_manifest
 from transdiff_jax.data.latents.job import LatentJob, ShardContent
+from transdiff_jax.data.same_records import check_same_records
 from transdiff_jax.data.sources.base import Source
 from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.errors import UserError
@@ -34,6 +35,7 @@ from transdiff_jax.parallel.memory import check_devices, check_host
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
 from transdiff_jax.parallel.progress import Progress
+from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.tokenizer.kl16 import LOG_VARIANCE_RANGE, Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 from transdiff_jax.tokenizer.make import make_tokenizer
@@ -65,6 +67,8 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
     _check_data(config.data)
     tokenizer = _kl16(config)
     source = open_source(config.data)
+    check_same_records(source, f"config.data.source={config.data.source}")
+    check_shared(out, "out")
     _check_memory(config, tokenizer)
     settings = _settings(config, tokenizer, source, dtype, shard_records)
     job = LatentJob(out, settings)
