@@ -56,6 +56,7 @@ def test_the_report_holds_scores_times_and_pictures(folder):
     [
         ("samples/mrar/samples.json", r"samples\.json cannot be read: No such file"),
         ("samples/one_step/images/000003.png", r"000003\.png is missing; run the same"),
+        ("samples/mrar/references/000000_1.png", r"000000_1\.png cannot be read: No such file"),
     ],
 )
 def test_what_is_missing_is_named(folder, missing, message):
@@ -64,3 +65,12 @@ def test_what_is_missing_is_named(folder, missing, message):
     with pytest.raises(UserError, match=message):
         write_report(folder)
     moved.rename(folder / missing)
+
+
+@pytest.mark.parametrize("name", ["samples/one_step/images/000003.png", "samples/mrar/references/000000_1.png"])
+def test_images_that_have_changed_are_not_scored_nor_shown(folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"\.png has changed since transdiff sample wrote it; run the same command"):
+        write_report(folder)
+    (folder / name).write_bytes(content)

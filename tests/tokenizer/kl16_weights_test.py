@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,15 +13,20 @@ from transdiff_jax.model.params import abstract_params
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.sampling.sampler import make_sampler
+from transdiff_jax.storage.checksums import write_manifest
+from transdiff_jax.storage.files import write_json
 from transdiff_jax.tokenizer import kl16
 from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
-from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
+from transdiff_jax.tokenizer.kl16_weights import SIZES, load_tokenizer, save_weights
 from transdiff_jax.tokenizer.make import make_tokenizer
 from transdiff_jax.tokenizer.pixels import PixelTokenizer
 from transdiff_jax.training import step
 from transdiff_jax.training.state import abstract_state
 
 TINY = Kl16Config(width=32, multipliers=(1, 1, 1, 1, 1), blocks=1)
+NO_SIZES = [("x", 1), ("width", "a"), ("width", 33), ("width", 0), ("width", 10**9), ("width", True), ("blocks", [1])]
+NO_SIZES += [("multipliers", 5), ("multipliers", []), ("multipliers", [[1]]), ("attention_levels", [-1])]
+OTHER_SIZES = [("width", 64), ("blocks", 2), ("attention_levels", []), ("latent_channels", 4)]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +73,21 @@ def test_folders_that_cannot_be_used(saved, tmp_path):
         load_tokenizer(tmp_path, "float32", 4)
     with pytest.raises(UserError, match="is not empty"):
         save_weights(saved[0], saved[1], TINY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({name: value}, r"sizes\.json does not hold the sizes of an autoencoder") for name, value in NO_SIZES),
+        *(({name: value}, "holds arrays of other names or sizes") for name, value in OTHER_SIZES),
+    ],
+)
+def test_sizes_that_are_not_those_of_the_weights(saved, tmp_path, change, message):
+    copy = shutil.copytree(saved[0], tmp_path / "copy")
+    write_json(copy / SIZES, json.loads((copy / SIZES).read_text()) | change)
+    write_manifest(copy)
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(copy, "float32", 4)
 
 
 def test_configuration_chooses_the_tokenizer(saved):

@@ -71,3 +71,26 @@ def test_contradicting_model_config_is_refused(tmp_path):
     config = json.loads(str(np.load(path)["config"])) | {"classes": 1000}
     with pytest.raises(UserError, match="its config says classes=1000, its tensors say 10"):
         check_file.verify(copy_with(path, tmp_path / "a.npz", config=json.dumps(config)))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "change"),
+    [
+        ("kl16_a", "input/image", lambda x: x[0]),
+        ("kl16_a", "input/image", lambda x: x[:, :2]),
+        ("kl16_a", "input/image", lambda x: x[:0]),
+        ("kl16_a", "input/image", lambda x: x[:, :, :9]),
+        ("one_step_512_a", "input/images", lambda x: x[..., :9]),
+        ("one_step_512_a", "input/labels", lambda x: x[:1]),
+        ("one_step_512_a", "input/labels", lambda x: x + 0.5),
+        ("one_step_512_a", "input/labels", lambda x: x + 10),
+        ("one_step_512_a", "input/x_t", lambda x: x[0]),
+        ("one_step_512_a", "input/timesteps", lambda x: x[None]),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(tmp_path, name, array, change):
+    changed = copy_with(
+        GOLDEN / f"{name}.npz", tmp_path / "a.npz", **{array: change(np.load(GOLDEN / f"{name}.npz")[array])}
+    )
+    with pytest.raises(UserError, match=f"a.npz: its array {array} must "):
+        check_file.verify(changed)

@@ -25,3 +25,8 @@ def test_all_tensors_count_as_one_vector():
     assert relative_error_of_all({"a": np.zeros(1)}, {"a": np.zeros(2)}) == math.inf
     assert relative_error_of_all({"a": np.zeros(2)}, {"a": np.zeros(2)}) == 0
     assert math.isnan(relative_error_of_all({"a": np.array([np.nan])}, {"a": np.ones(1)}))
+
+
+def test_a_tensor_that_is_missing_is_an_infinite_error():
+    assert relative_error_of_all({}, {"a": np.ones(1)}) == math.inf
+    assert relative_error_of_all({"a": np.ones(1)}, {}) == math.inf

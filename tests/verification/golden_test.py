@@ -128,6 +128,21 @@ def test_texts_and_arrays_that_are_others(tmp_path):
         GoldenFile(tmp_path / "a.npz")["x"]
 
 
+def test_shapes_and_settings(tmp_path):
+    texts = {"torch_params": json.dumps({"seed": 1, "params": {}}), "config": json.dumps({"a": 2, "b": 0, "c": "2"})}
+    np.savez(tmp_path / "a.npz", **texts, x=np.ones((3, 2)), y=np.ones((3, 0)))
+    file = GoldenFile(tmp_path / "a.npz")
+    assert file.array("x", None, 2).shape == (3, 2)
+    assert file.array("y", None, 0).shape == (3, 0)
+    for name, *sizes in (("x", 3), ("x", 3, 3), ("x", None, None, 2), ("y", None, None), ("x",)):
+        with pytest.raises(UserError, match=rf"its array {name} must have the shape \[.*\], not \[3, [02]\]$"):
+            file.array(name, *sizes)
+    assert file.setting("a") == 2
+    for name in "bcd":
+        with pytest.raises(UserError, match=f"the {name} of its config must be a whole number above 0, not "):
+            file.setting(name)
+
+
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", torch_params=json.dumps({"seed": 1, "params": {}}))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import GOLDEN
+from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.preprocess import resize
 from transdiff_jax.verification import check_file
 from transdiff_jax.verification.golden import GoldenFile
@@ -48,6 +49,20 @@ def test_other_image_sizes_and_less_than_all(tmp_path, params):
     assert check.ok
     assert check.name == "size70/resized_mean"
     assert file.unread() == ["metrics/kid"]
+
+
+def test_arrays_of_other_shapes_are_refused(tmp_path, params):
+    images = np.zeros((3, 2, 32, 32), np.uint8)
+    with pytest.raises(UserError, match=r"input/image_uint8 must have the shape \[any, 3, any, any\]"):
+        check_network(copy_with(tmp_path / "a.npz", "none", **{"size32/input/image_uint8": images}), params)
+    features = {"metrics/kid": np.zeros(2), "metrics/features_real": np.zeros((9, 3))}
+    for generated, message in (
+        (np.zeros(9), r"\[any, any\], not \[9\]"),
+        (np.zeros((9, 4)), r"\[any, 4\], not \[9, 3\]"),
+    ):
+        file = copy_with(tmp_path / "a.npz", "none", **features, **{"metrics/features_generated": generated})
+        with pytest.raises(UserError, match=message):
+            check_metrics(file)
 
 
 def test_a_small_difference_in_any_block_is_found(params):

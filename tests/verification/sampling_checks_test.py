@@ -3,6 +3,7 @@ import pytest
 
 from tests.support.paths import GOLDEN
 from transdiff_jax.config import SamplingConfig
+from transdiff_jax.errors import UserError
 from transdiff_jax.verification.golden import GoldenFile
 from transdiff_jax.verification.sampling_checks import check_sample, given_noise
 from transdiff_jax.verification.transdiff_checks import subject
@@ -30,3 +31,21 @@ def test_noise_is_image_major_and_the_last_interval_has_none():
     assert noise.step_noise.shape == (4, 3, *drawn.shape[1:])
     np.testing.assert_array_equal(noise.step_noise[2, 1], drawn[5])
     np.testing.assert_array_equal(noise.step_noise[:, 2], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("settings", np.ones(3), r"must have the shape \[4\], not \[3\]"),
+        ("settings", np.full(4, np.nan), "must begin with the number of solver steps, not nan"),
+        ("settings", np.full(4, np.inf), "must begin with the number of solver steps, not inf"),
+        ("settings", np.array([1e9, 1, 1, 1]), r"step_noise must have the shape \[999999999, 2, 1024, 4\]"),
+        ("init_noise", np.ones((2, 1024)), r"must have the shape \[2, 1024, 4\]"),
+    ],
+)
+def test_settings_and_noise_of_another_run_are_refused(monkeypatch, name, value, message):
+    file, array = GoldenFile(GOLDEN / "one_step_512_a.npz"), f"sample_guided/{name}"
+    model, read = subject(file), GoldenFile.__getitem__
+    monkeypatch.setattr(GoldenFile, "__getitem__", lambda self, key: value if key == array else read(self, key))
+    with pytest.raises(UserError, match=message):
+        check_sample(file, model, "sample_guided")

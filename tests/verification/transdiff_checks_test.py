@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import GOLDEN
+from transdiff_jax.errors import UserError
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.verification.check import relative_error
 from transdiff_jax.verification.golden import GoldenFile
@@ -13,6 +14,7 @@ from transdiff_jax.verification.transdiff_checks import (
     check_loss,
     check_network,
     compare_gradients,
+    compare_norms,
     meaningful,
     subject,
 )
@@ -80,3 +82,20 @@ def test_key_biases_are_not_compared_and_everything_else_is():
     np.testing.assert_array_equal(kept["b.attn.qkv.bias"], [0, 1, 4, 5])
     wrong = gradients | {"b.norm.bias": np.zeros(2)}
     assert [check.ok for check in compare_gradients("grad", wrong, gradients)] == [True, False]
+
+
+def test_tensors_that_do_not_fit_fail_and_hide_no_others():
+    ours = {"a.qkv.bias": np.arange(6.0), "b": np.ones(2)}
+    for other in ({"c": np.ones(2)}, {"a.qkv.bias": np.ones(5)}, {"a.qkv.bias": np.ones(())}, {}):
+        assert not any(check.ok for check in compare_gradients("grad", ours, other))
+        assert not any(check.ok for check in compare_norms("norms", ours, other))
+    norms = {"a.qkv.bias": np.array(np.sqrt(42)), "b": np.array(np.sqrt(2))}
+    assert all(check.ok for check in compare_norms("norms", ours, norms))
+    assert not compare_norms("norms", ours, norms | {"b": np.ones((1, 3))})[1].ok
+
+
+def test_draws_of_another_batch_are_refused():
+    file = GoldenFile(GOLDEN / "one_step_256_a.npz")
+    model = subject(file)._replace(pairs=3)
+    with pytest.raises(UserError, match=r"its array loss/timesteps must have the shape \[6\], not \[4\]"):
+        check_loss(file, model, "loss")

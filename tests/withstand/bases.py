@@ -168,6 +168,8 @@ def _traps(root, run):
     (root / "link").symlink_to("nowhere")
     (root / "loop").symlink_to("loop")
     os.mkfifo(root / "pipe")
+    with (root / "huge.py").open("wb") as file:
+        file.truncate(8 << 30)
     for name, text in CONFIGS.items():
         (root / f"{name}.py").write_bytes(text)
 

@@ -12,6 +12,7 @@ TRAIN = [
     f"{_TRAIN} --nonsense=3 => Unknown command line flag 'nonsense'",
     f"{_TRAIN} stray => unexpected argument 'stray'",
     "train --config=pipe --workdir=out2 => --config=pipe is not a file: name a configuration file",
+    "train --config=huge.py --workdir=out2 => --config=huge.py holds 8589934592 bytes: name a configuration file",
     "train --config=no_function.py --workdir=out2 => TypeError: 'int' object is not call",
     "train --config=configs/missing.py --workdir=out2 => configs/missing.py",
     f"{_TRAIN} --config.data.split=validation => config.data.split='validation' is not a split of digits",

@@ -27,6 +27,7 @@ from transdiff_jax.parallel import job, libtpu, progress, signals
 from transdiff_jax.storage.paths import user_path
 
 USER_ERROR_CODE = 2
+LARGEST_CONFIG = 2**24  # bytes
 
 
 def run(
@@ -122,13 +123,18 @@ def _parse(flag_values: flags.FlagValues, files: bool, argv: list[str]) -> list[
 
 
 def _check_config_file(argv: list[str]) -> None:
-    """Ends the command if --config names something that is no file: to open a pipe is to wait for its writer."""
+    """Ends the command if --config names no file, or a huge one: to open a pipe is to wait for its writer."""
     given = [argument.partition("=") for argument in argv]
     given += [(name, "=", value) for name, value in itertools.pairwise(argv)]
     for name, _, value in given:
         with contextlib.suppress(OSError, ValueError):  # a path that cannot be; opening it says so
-            if name in ("--config", "-config") and value and not stat.S_ISREG(Path(value).stat().st_mode):
+            if name not in ("--config", "-config") or not value:
+                continue
+            state = Path(value).stat()
+            if not stat.S_ISREG(state.st_mode):
                 fail(f"--config={value} is not a file: name a configuration file, such as configs/digits.py")
+            if state.st_size > LARGEST_CONFIG:
+                fail(f"--config={value} holds {state.st_size} bytes: name a configuration file")
 
 
 def _describe(flag_values: flags.FlagValues) -> str:

@@ -4,12 +4,12 @@ import ast
 import difflib
 import importlib.util
 import runpy
-import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from transdiff_jax import __version__
+from transdiff_jax.cli.early_ctrl_c import end_quietly
 from transdiff_jax.cli.quiet_end import open_closed_streams, quiet_end
 
 COMMANDS = (
@@ -53,8 +53,7 @@ def _run() -> None:
     elif arguments[0] == "--version":
         print(f"transdiff_jax {__version__}")
     elif arguments[0] in COMMANDS:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded needs no traceback
+        end_quietly()
         sys.argv = [f"transdiff {arguments[0]}", *arguments[1:]]
         runpy.run_module(f"{_PACKAGE}.{arguments[0]}", run_name="__main__", alter_sys=True)
     else:

@@ -1,6 +1,7 @@
 """The report of the digits demo: scores of both models, and pictures of their samples."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -11,11 +12,10 @@ from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
 from transdiff_jax.demo.students import Images, StudentScores, score_student
 from transdiff_jax.errors import UserError
-from transdiff_jax.generation.finished_set import read_finished
+from transdiff_jax.generation.finished_set import FinishedSet, read_finished, read_image
 from transdiff_jax.generation.loading import load
 from transdiff_jax.generation.sample_files import reference_path
 from transdiff_jax.images.grids import grid
-from transdiff_jax.images.png import load_png
 from transdiff_jax.storage.files import Json, write_json
 from transdiff_jax.training.metric_writers import METRICS_FILE, read_metrics
 
@@ -26,7 +26,7 @@ GRID_COLUMNS = 10
 STUDENT_COLUMNS = 5  # beside three more columns for each model
 SCALE = 6
 
-Samples = tuple[Json, UInt8[np.ndarray, "n height width 1"]]  # the record of a sample set, and its images
+Samples = tuple[FinishedSet, UInt8[np.ndarray, "n height width 1"]]  # a sample set, and its images
 
 
 def write_report(folder: Path) -> Json:
@@ -45,16 +45,17 @@ def write_report(folder: Path) -> Json:
     require_demo("sklearn", "matplotlib")
     sets = {name: _read_samples(folder / "samples" / name) for name in TITLES}
     records = {name: latest_record(folder / name) for name in TITLES}
-    judge = DigitsJudge(records[ONE_STEP].config.data)
+    pictures = _read_pictures(folder, sets, records[MRAR].config.model.num_images)
+    judge = DigitsJudge(records[ONE_STEP].config.data)  # takes seconds: all that may be damaged has been read
     report: Json = {}
-    for name, (record, images) in sets.items():
-        labels = np.array(record["settings"]["labels"])
+    for name, (finished, images) in sets.items():
+        record, labels = finished.record, np.array(finished.record["settings"]["labels"])
         report[name] = {
             "class_agreement": judge.class_agreement(images, labels),
             "frechet": judge.frechet(images),
             "train_seconds": records[name].train_seconds,
-            "sample_seconds": record["seconds"],
-            "images_per_second": record["images_per_second"],
+            "sample_seconds": record.get("seconds"),
+            "images_per_second": record.get("images_per_second"),
             "samples": len(images),
             "guidance": record["settings"]["sampling"]["guidance"],
             "solver_steps": record["settings"]["sampling"]["steps"],
@@ -65,15 +66,15 @@ def write_report(folder: Path) -> Json:
         "feature_space": FEATURE_SPACE,
     }
     students = {
-        name: _score_student(folder, name, judge, sets[name][0]) for name in TITLES if _student(folder, name).exists()
+        name: _score_student(folder, name, judge, sets[name][0].record)
+        for name in TITLES
+        if _student(folder, name).exists()
     }
     for name, scores in students.items():
         report[f"{name}_student"] = scores.student
         report.setdefault("teacher_ode", {})[name] = scores.teacher_ode
         report.setdefault("naive", {})[name] = scores.naive
-    _draw(
-        folder, sets, {name: scores.images for name, scores in students.items()}, records[MRAR].config.model.num_images
-    )
+    _draw(folder, sets, {name: scores.images for name, scores in students.items()}, pictures)
     write_json(folder / "report.json", report)
     return report
 
@@ -92,36 +93,60 @@ def _score_student(folder: Path, name: str, judge: DigitsJudge, record: Json) ->
 
 
 def _read_samples(folder: Path) -> Samples:
-    """The record and the images of a sample set."""
+    """A sample set, and its images."""
     finished = read_finished(folder)
-    return finished.record, np.stack([load_png(folder / name, 1) for name in finished.digests])
+    return finished, np.stack([read_image(folder / name, digest, 1) for name, digest in finished.digests.items()])
 
 
-def _draw(folder: Path, sets: dict[str, Samples], students: dict[str, dict[str, Images]], num_images: int) -> None:
+class _Pictures(NamedTuple):
+    """What the pictures show beside the samples."""
+
+    first: dict[str, Int[np.ndarray, "classes count"]]  # indices of the first samples of each class, by run
+    earlier: list[Images]  # earlier images of the first MRAR sequence of each class
+    curves: dict[str, tuple[list[int], list[float]]]  # steps and losses by run
+
+
+def _read_pictures(folder: Path, sets: dict[str, Samples], num_images: int) -> _Pictures:
     first = {
-        name: _first_of_each_class(record["settings"]["labels"], GRID_COLUMNS) for name, (record, _) in sets.items()
+        name: _first_of_each_class(finished.record["settings"]["labels"], GRID_COLUMNS)
+        for name, (finished, _) in sets.items()
     }
+    sequences = sets[MRAR][0]
+    earlier = [
+        np.stack([_earlier(sequences, index, number) for index in first[MRAR][:, 0]]) for number in range(1, num_images)
+    ]
+    curves = {TITLES[name]: read_metrics(folder / name / METRICS_FILE, "flow_loss") for name in TITLES}
+    return _Pictures(first, earlier, curves)
+
+
+def _earlier(finished: FinishedSet, index: int, number: int) -> UInt8[np.ndarray, "height width 1"]:
+    """An earlier image of a sample's sequence."""
+    name = reference_path(Path(), index, number).as_posix()
+    if name not in finished.earlier:
+        raise UserError(f"{finished.folder} holds no {name}: sample it with --all_images")
+    return read_image(finished.folder / name, finished.earlier[name], 1)
+
+
+def _draw(folder: Path, sets: dict[str, Samples], students: dict[str, dict[str, Images]], pictures: _Pictures) -> None:
+    first = pictures.first
     digits = [str(digit) for digit in range(len(first[MRAR]))]
     panels = {}
     for name, indices in first.items():
         columns = indices[:, : STUDENT_COLUMNS if students else GRID_COLUMNS]
-        pictures = {TITLES[name]: sets[name][1]}
-        pictures |= {f"{TITLES[name]}, {_passes(number)}": made for number, made in students.get(name, {}).items()}
+        made_by = {TITLES[name]: sets[name][1]}
+        made_by |= {f"{TITLES[name]}, {_passes(number)}": made for number, made in students.get(name, {}).items()}
         panels |= {
-            title: grid(images[columns.flatten()], len(columns), scale=SCALE) for title, images in pictures.items()
+            title: grid(images[columns.flatten()], len(columns), scale=SCALE) for title, images in made_by.items()
         }
     save_panels(folder / "samples.png", panels, digits)
 
-    samples, shown = folder / "samples" / MRAR, first[MRAR][:, 0]
+    shown = first[MRAR][:, 0]
     panels = {}
-    for number in range(1, num_images):
-        earlier = np.stack([load_png(reference_path(samples, index, number), 1) for index in shown])
-        panels[f"image {number}"] = grid(earlier, len(shown), scale=SCALE)
-    panels[f"image {num_images}"] = grid(sets[MRAR][1][shown], len(shown), scale=SCALE)
+    for number, images in enumerate([*pictures.earlier, sets[MRAR][1][shown]], 1):
+        panels[f"image {number}"] = grid(images, len(shown), scale=SCALE)
     save_panels(folder / "mrar_sequence.png", panels, digits)
 
-    curves = {TITLES[name]: read_metrics(folder / name / METRICS_FILE, "flow_loss") for name in TITLES}
-    save_loss_curves(folder / "loss.png", curves)
+    save_loss_curves(folder / "loss.png", pictures.curves)
 
 
 def _first_of_each_class(labels: list[int], count: int) -> Int[np.ndarray, "classes count"]:

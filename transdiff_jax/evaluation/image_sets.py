@@ -7,7 +7,6 @@ set with a damaged or missing image, or with images of several sizes, has no sco
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +19,8 @@ from jaxtyping import Int, UInt8
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.reference import read_images
-from transdiff_jax.generation.finished_set import FinishedSet, read_finished
+from transdiff_jax.generation.finished_set import FinishedSet, read_finished, read_image
 from transdiff_jax.generation.sample_files import RECORD
-from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.parallel.processes import check_same
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.storage.files import Json
@@ -123,7 +121,7 @@ def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iter
 def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) -> Iterator[Images]:
     """Yields batches of image files below a folder, as RGB; a file with a digest must match it."""
     names = list(digests)
-    shape = _read_image(folder / names[0], digests[names[0]]).shape
+    shape = read_image(folder / names[0], digests[names[0]], 3).shape
     progress = Progress("scored", "images", len(names))
     for start in range(0, len(names), size):
         part = {name: digests[name] for name in names[start : start + size]}
@@ -150,28 +148,13 @@ class _FileBatch:
         return np.array(images, np.uint8).reshape(len(rows), *self.shape)
 
     def _read(self, name: str) -> np.ndarray:
-        image = _read_image(self.folder / name, self.digests[name])
+        image = read_image(self.folder / name, self.digests[name], 3)
         if image.shape != self.shape:
             raise UserError(
                 f"{self.folder / name} has {_size(image.shape)} pixels, but {self.folder / self.first} has "
                 f"{_size(self.shape)}: all images of a set must have one size"
             )
         return image
-
-
-def _read_image(path: Path, digest: str | None) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(
-            f"{path} has changed since transdiff sample wrote it; run the same command again, which remakes it"
-        )
-    try:
-        return decode(data, channels=3)
-    except UnreadableImage as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); replace or remove it") from None
 
 
 def _size(shape: tuple[int, ...]) -> str:

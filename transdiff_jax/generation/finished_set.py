@@ -1,12 +1,17 @@
 """Reads a sample set that `transdiff sample` has finished, to score it. Changes nothing in the folder."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.sample_files import (
     IMAGES,
     RECORD,
+    REFERENCES,
     SUMS,
     Noted,
     describe_shards,
@@ -15,6 +20,7 @@ from transdiff_jax.generation.sample_files import (
     sample_of,
 )
 from transdiff_jax.generation.sample_record import read_record, settings_digest, sound_parts
+from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.json_files import JsonError
 
@@ -27,6 +33,7 @@ class FinishedSet(NamedTuple):
     folder: Path
     record: Json  # samples.json
     digests: dict[str, str]  # SHA-256 of the results by their names below the folder, in the order of the samples
+    earlier: dict[str, str]  # SHA-256 of the earlier images of MRAR sequences, by name
 
 
 def read_finished(folder: Path) -> FinishedSet:
@@ -56,7 +63,33 @@ def read_finished(folder: Path) -> FinishedSet:
     for name in images:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; {_AGAIN}")
-    return FinishedSet(folder, record, dict(sorted(images.items(), key=lambda item: sample_of(item[0]))))
+    earlier = {name: digest for name, digest in digests.items() if name.startswith(f"{REFERENCES}/")}
+    return FinishedSet(folder, record, dict(sorted(images.items(), key=lambda item: sample_of(item[0]))), earlier)
+
+
+def read_image(path: Path, digest: str | None, channels: int) -> UInt8[np.ndarray, "height width {channels}"]:
+    """The pixels of an image file.
+
+    Args:
+        path: the file.
+        digest: the SHA-256 that `transdiff sample` noted; None of a file that it did not write.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        UserError: the file cannot be read, does not match the digest, or is no image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(
+            f"{path} has changed since transdiff sample wrote it; run the same command again, which remakes it"
+        )
+    try:
+        return decode(data, channels)
+    except UnreadableImage as error:
+        raise UserError(f"{path} cannot be read as an image ({error}); replace or remove it") from None
 
 
 def _check_record(path: Path, record: Json, noted: Noted) -> None:

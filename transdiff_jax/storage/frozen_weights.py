@@ -76,7 +76,22 @@ def restore_frozen(folder: Path, shapes: FrozenParams) -> FrozenParams:
     Args:
         folder: written by `save_frozen`, and checked by `read_note`.
         shapes: the same tree with `jax.ShapeDtypeStruct` in place of arrays.
+
+    Raises:
+        UserError: the folder holds arrays of other names, shapes or types.
     """
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
     with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.metadata((folder / WEIGHTS).absolute()).item_metadata
+        if _described(stored) != _described(shapes):
+            raise UserError(
+                f"{folder} holds arrays of other names or sizes than its description says; make them again with "
+                "transdiff convert in a new or empty folder"
+            )
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
         return checkpointer.restore((folder / WEIGHTS).absolute(), item=shapes, restore_args=as_numpy)
+
+
+def _described(tree: Any) -> dict[str, tuple]:
+    """Shape and type of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves}

@@ -11,9 +11,10 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
 from transdiff_jax.storage.frozen_weights import FrozenParams, read_note, restore_frozen, save_frozen
 from transdiff_jax.storage.paths import user_path
-from transdiff_jax.tokenizer.kl16 import Kl16Autoencoder, Kl16Config, Kl16Tokenizer
+from transdiff_jax.tokenizer.kl16 import NORM_GROUPS, Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 SIZES = "sizes.json"
+_LARGEST = 4096  # many times the largest size of any such network
 
 
 def save_weights(folder: Path, params: FrozenParams, config: Kl16Config) -> None:
@@ -51,15 +52,43 @@ def load_tokenizer(folder: Path, dtype: Literal["float32", "bfloat16"], slice_si
         slice_size: images that each device encodes or decodes at once.
 
     Raises:
-        UserError: the folder does not exist, or has changed since it was written.
+        UserError: the folder does not exist, has changed since it was written, or does not describe an autoencoder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make one with transdiff convert --kind=kl16 --out={folder}")
-    sizes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in read_note(folder, SIZES, "KL-16").items()
-    }
-    config = Kl16Config(**sizes, dtype=dtype)
+    config = Kl16Config(**_sizes(folder), dtype=dtype)
     images = jax.ShapeDtypeStruct((1, config.factor, config.factor, config.image_channels), jnp.float32)
     shapes = jax.eval_shape(Kl16Autoencoder(config).init, jax.random.key(0), images)["params"]
     return Kl16Tokenizer(restore_frozen(folder, shapes), config, slice_size)
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """The fields of `Kl16Config` that a folder's JSON file describes."""
+    found = read_note(folder, SIZES, "KL-16")
+    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    if not _describe_an_autoencoder(sizes):
+        raise UserError(
+            f"{folder / SIZES} does not hold the sizes of an autoencoder: make the weights again with transdiff "
+            "convert --kind=kl16"
+        )
+    return sizes
+
+
+def _describe_an_autoencoder(sizes: dict[str, Any]) -> bool:
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Kl16Config) if field.name != "dtype"}
+    if {name: type(value) for name, value in sizes.items()} != kinds:
+        return False
+    counts = [count for value in sizes.values() for count in (value if isinstance(value, tuple) else (value,))]
+    positive = [
+        sizes["width"],
+        sizes["blocks"],
+        sizes["latent_channels"],
+        sizes["image_channels"],
+        *sizes["multipliers"],
+    ]
+    return (
+        all(type(count) is int and 0 <= count <= _LARGEST for count in counts)
+        and min(positive) > 0
+        and sizes["width"] % NORM_GROUPS == 0
+        and sizes["multipliers"] != ()
+    )

@@ -48,14 +48,17 @@ def relative_error(ours: ArrayLike, reference: ArrayLike) -> float:
 def relative_error_of_all(ours: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
     """The relative error of all reference tensors as one vector.
 
-    Goes tensor by tensor: in float64, a full-size model and its difference would fill the memory.
+    Goes tensor by tensor: in float64, a full-size model and its difference would fill the memory. The error is infinite
+    if a reference has no tensor of ours, or if there is no reference.
     """
     norms = []
     for name, tensor in reference.items():
-        if ours[name].shape != tensor.shape:
+        if name not in ours or ours[name].shape != tensor.shape:
             return math.inf
         exact = np.asarray(tensor, np.float64)
         norms.append((np.linalg.norm(ours[name] - exact), np.linalg.norm(exact)))
+    if not norms:
+        return math.inf
     difference, norm = np.linalg.norm(np.array(norms), axis=0)
     return _ratio(difference, norm)
 

@@ -9,7 +9,6 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -136,15 +135,33 @@ class GoldenFile:
             raise UserError(f"{self.path}: its array {name} is of {array.dtype}, not of numbers")
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
-    def setting(self, name: str) -> Any:
-        """A field of the file's `config`.
+    def array(self, name: str, *sizes: int | None) -> np.ndarray:
+        """An array as `[name]` returns it, of a known shape.
+
+        Args:
+            name: the array's name.
+            sizes: the size of each axis; None is any but 0.
 
         Raises:
-            UserError: the config has no such field.
+            UserError: like `[name]`; or the array has another shape.
         """
-        if name not in self.config:
-            raise UserError(f"{self.path}: its config has no {name}")
-        return self.config[name]
+        array = self[name]
+        fits = (found > 0 if size is None else found == size for found, size in zip(array.shape, sizes, strict=False))
+        if array.ndim != len(sizes) or not all(fits):
+            wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+            raise UserError(f"{self.path}: its array {name} must have the shape [{wanted}], not {list(array.shape)}")
+        return array
+
+    def setting(self, name: str) -> int:
+        """A field of the file's `config` that counts something.
+
+        Raises:
+            UserError: the config has no such field, or it is no whole number above 0.
+        """
+        value = self.config.get(name)
+        if type(value) is not int or value < 1:
+            raise UserError(f"{self.path}: the {name} of its config must be a whole number above 0, not {value!r:.40}")
+        return value
 
     def check_config(self, inferred: Mapping[str, object]) -> None:
         """Raises a UserError if the file's `config` contradicts fields that were inferred from its tensors."""

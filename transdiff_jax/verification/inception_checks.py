@@ -51,7 +51,7 @@ def check_network(file: GoldenFile, params: Params) -> list[Check]:
     checks = []
     network = jax.jit(InceptionV3().apply)
     for section in [name.removesuffix(_IMAGES) for name in file.names() if name.endswith(_IMAGES)]:
-        images = file[section + _IMAGES].transpose(0, 2, 3, 1)
+        images = file.array(section + _IMAGES, None, 3, None, None).transpose(0, 2, 3, 1)
         features = network({"params": params}, jax.jit(preprocess)(images))
         ours = _describe_resized(file, f"{section}/output/resized_corner", images)
         ours |= {name: np.asarray(features[name]) for name in WIDTHS}
@@ -66,7 +66,7 @@ def check_network(file: GoldenFile, params: Params) -> list[Check]:
 def _describe_resized(file: GoldenFile, corner: str, images: np.ndarray) -> dict[str, np.ndarray]:
     """The parts of resized images that files keep, channels first: a corner of each, and its mean."""
     resized = np.asarray(jax.jit(resize)(images)).transpose(0, 3, 1, 2)
-    height, width = file[corner].shape[2:] if corner in file else resized.shape[2:]
+    height, width = file.array(corner, None, 3, None, None).shape[2:] if corner in file else resized.shape[2:]
     return {
         "resized_corner": resized[..., :height, :width],
         "resized_mean": resized.mean(axis=(1, 2, 3), dtype=np.float64),
@@ -98,7 +98,8 @@ def _check_score(file: GoldenFile, name: str, inputs: tuple[str, ...], score: Ca
     missing = [array for array in inputs if array not in file]
     if missing:
         return Check(name, math.inf, SCORE, f"the file has no array {' and no '.join(missing)}")
-    expected, arrays = file[name], [file[array] for array in inputs]
+    expected, first = file[name], file.array(inputs[0], None, None)
+    arrays = [first, *(file.array(array, None, first.shape[1]) for array in inputs[1:])]
     try:
         return Check(name, relative_error(score(*arrays), expected), SCORE)
     except UserError as error:  # too few images for this score; the others still count

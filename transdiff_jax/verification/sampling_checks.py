@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from transdiff_jax.config import SamplingConfig
+from transdiff_jax.errors import UserError
 from transdiff_jax.sampling.mrar import sample_latents
 from transdiff_jax.sampling.noise import GivenNoise
 from transdiff_jax.verification.check import MANY_PASSES, Check, relative_error
@@ -21,9 +22,15 @@ def check_sample(file: GoldenFile, subject: Subject, section: str) -> list[Check
         subject: its model and inputs.
         section: "sample_guided" or "sample_unguided".
     """
-    steps, weight, drift_scale, noise_scale = file[f"{section}/settings"].tolist()
+    steps, weight, drift_scale, noise_scale = file.array(f"{section}/settings", 4).tolist()
+    if not 1 <= steps < 2**31:
+        raise UserError(f"{file.path}: {section}/settings must begin with the number of solver steps, not {steps}")
     config = SamplingConfig(steps=int(steps), guidance=(weight,), drift_scale=drift_scale, noise_scale=noise_scale)
-    noise = given_noise(subject, config, file[f"{section}/init_noise"], file[f"{section}/step_noise"])
+    batch, images, height, width, channels = subject.latents.shape
+    rows = (batch, height * width, channels)
+    initial = file.array(f"{section}/init_noise", *rows)
+    step = file.array(f"{section}/step_noise", images * (config.steps - 1), *rows)
+    noise = given_noise(subject, config, initial, step)
     sample = jax.jit(sample_latents, static_argnums=(0, 4))
     latents = sample(subject.model, subject.params, subject.labels, noise, config)[:, -1]
     name = f"{section}/latents"

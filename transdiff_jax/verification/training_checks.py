@@ -19,7 +19,7 @@ from transdiff_jax.training.state import TrainState, new_state
 from transdiff_jax.training.step import accumulated_gradients, apply_gradients
 from transdiff_jax.verification.check import MANY_PASSES, NORM, Check, relative_error, relative_error_of_all
 from transdiff_jax.verification.golden import GoldenFile
-from transdiff_jax.verification.transdiff_checks import Subject, draws, meaningful
+from transdiff_jax.verification.transdiff_checks import Subject, file_draws, meaningful
 
 
 def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
@@ -29,7 +29,7 @@ def check_training(file: GoldenFile, subject: Subject) -> list[Check]:
     the tolerance.
     """
     measured, state = run_steps(file, subject)
-    loss, norm = file["train/loss_and_grad_norm"].T
+    loss, norm = file.array("train/loss_and_grad_norm", None, 2).T
     checks = [
         Check("train/loss", relative_error(measured[:, 0], loss), MANY_PASSES),
         Check("train/grad_norm", relative_error(measured[:, 1], norm), NORM),
@@ -49,10 +49,10 @@ def run_steps(file: GoldenFile, subject: Subject) -> tuple[Float[np.ndarray, "st
     measured = []
     while f"train/noise_{len(measured)}" in file:
         step = len(measured)
-        given = draws(subject, file[f"train/timesteps_{step}"], file[f"train/noise_{step}"], dropped=False)
+        given = file_draws(file, subject, f"train/timesteps_{step}", f"train/noise_{step}", dropped=False)
         state, metrics = train_step(state, subject.latents, subject.labels, given)
         measured.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
-    return np.array(measured), state
+    return np.array(measured).reshape(-1, 2), state
 
 
 def trained_tensors(
@@ -70,7 +70,7 @@ def trained_tensors(
 
 def _config(file: GoldenFile, subject: Subject) -> Config:
     """The release's training settings; its dropout was off."""
-    rate, beta1, beta2, weight_decay, clip_norm, ema_rate = file["train/settings"].tolist()
+    rate, beta1, beta2, weight_decay, clip_norm, ema_rate = file.array("train/settings", 6).tolist()
     optimizer = OptimizerConfig(
         learning_rate=rate,
         scale_with_batch=False,

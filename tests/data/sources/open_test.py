@@ -83,6 +83,14 @@ def test_a_damaged_dataset_ends_in_one_line(digits_directory, digits_config, tmp
         open_source(digits_config(data={"split": "test", "directory": str(directory)}).data).labels()
 
 
+def test_metadata_that_is_no_text_ends_in_one_line(digits_directory, digits_config, tmp_path):
+    directory = shutil.copytree(digits_directory, tmp_path / "copy")
+    (file,) = directory.rglob("dataset_info.json")
+    file.write_bytes(b"\xff" + file.read_bytes())
+    with pytest.raises(UserError, match=r"the dataset in .* is damaged \(.*\): delete that folder"):
+        open_source(digits_config(data={"directory": str(directory)}).data)
+
+
 def test_a_prepared_tfds_dataset_is_read_by_name(digits_directory, digits_config):
     by_name = open_source(digits_config(data={"split": "test", "source": "tfds:digits"}).data)
     embedded = open_source(digits_config(data={"split": "test"}).data)

@@ -38,7 +38,12 @@ def open_source(config: DataConfig) -> Source:
         return TfdsSource(builder, config.split, config.image_channels)
     except OSError as error:
         raise UserError(f"config.data.directory={config.directory!r} cannot hold the dataset: {error}") from None
-    except (ParseError, AssertionError, RuntimeError) as error:  # from TFDS, for files that it does not understand
+    except (
+        ParseError,
+        ValueError,
+        AssertionError,
+        RuntimeError,
+    ) as error:  # from TFDS, for files that it does not read
         raise damaged(directory, error) from None
 
 

@@ -42,7 +42,7 @@ def load_inception(folder: Path) -> InceptionWeights:
 
     Raises:
         UserError: there are no converted weights (the line says which file to get, its digest, and how to convert it),
-            or they have changed since they were written.
+            they have changed since they were written, or they are those of another network.
     """
     if folder.is_file():
         raise UserError(
@@ -52,7 +52,10 @@ def load_inception(folder: Path) -> InceptionWeights:
     if not (folder / MANIFEST).is_file():
         raise UserError(_how_to_convert(folder))
     source = read_note(folder, SOURCE, "Inception")
-    return InceptionWeights(restore_frozen(folder, param_shapes()), source["file"], source["sha256"])
+    file, digest = source.get("file"), source.get("sha256")
+    if not isinstance(file, str) or not isinstance(digest, str):
+        raise UserError(f"{folder / SOURCE} does not name the file that was converted: run {_CONVERT} again")
+    return InceptionWeights(restore_frozen(folder, param_shapes()), file, digest)
 
 
 def _how_to_convert(folder: Path) -> str:
