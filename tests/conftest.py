@@ -7,9 +7,11 @@ import jaxlib.version
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.support import buckets
 from tests.support.configs import tiny_config
 from transdiff_jax.config import Config
 from transdiff_jax.data.sources.digits import prepare_digits
+from transdiff_jax.storage.paths import location
 
 # In the tests these packages, none of which is imported yet, check types and shapes of arguments and results.
 CHECKED = ("flow", "nn", "model", "tokenizer", "sampling", "evaluation", "training.step")
@@ -37,6 +39,19 @@ def digits_directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("digits")
     prepare_digits(str(directory))
     return directory
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """A server of buckets, which the clients of this process use from then on."""
+    with buckets.bucket_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(bucket_server, tmp_path):
+    """A folder in a bucket, as a path."""
+    return location(f"gs://{buckets.BUCKET}/{tmp_path.name}", "bucket")
 
 
 @pytest.fixture

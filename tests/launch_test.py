@@ -59,6 +59,9 @@ def test_a_tpu_slice_keeps_compiled_programs_in_the_workdir(tmp_path):
     result = subprocess.run([LAUNCH / "tpu_pod.sh", *flags], env=variables, capture_output=True, text=True, check=True)
     given = " --compile_cache=/runs/x/compile_cache --config=a\\ b --workdir=/runs/x --compile_cache=/mine\n"
     assert result.stdout.endswith("cli.train" + given)
+    flags = ["--config=c", "--workdir=gs://bucket/x"]
+    result = subprocess.run([LAUNCH / "tpu_pod.sh", *flags], env=variables, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("cli.train --config=c --workdir=gs://bucket/x\n")
 
 
 @pytest.fixture(scope="module")

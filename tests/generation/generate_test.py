@@ -1,10 +1,12 @@
 import dataclasses
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
 import shutil
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ from tests.support.slow import slow
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import MeshConfig, make_config
 from transdiff_jax.errors import UserError
+from transdiff_jax.evaluation.image_sets import open_images
+from transdiff_jax.generation import archive_writer, image_writer, sample_files, samples_npz
 from transdiff_jax.generation import generate as generation
-from transdiff_jax.generation import image_writer, sample_files
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.sample_files import RECORD, image_path, reference_path
@@ -396,3 +399,64 @@ def test_folders_that_cannot_be_used(weights, mesh, tmp_path):
     (tmp_path / "full" / "images" / "cat.png").write_text("")
     with pytest.raises(UserError, match=r"holds images but no samples.json"):
         generate_samples(weights, SampleRequest((0,), seed=0), tmp_path / "full", mesh)
+
+
+@pytest.fixture
+def shards_of_four(monkeypatch):
+    for module in (sample_files, samples_npz):
+        monkeypatch.setattr(module, "SHARD_SIZE", 4)
+
+
+def unpacked(files):
+    """Files of a set without lock and digests, those in archives by their own names."""
+    plain = {name: data for name, data in files.items() if name not in (".lock", "SHA256SUMS")}
+    for name in [name for name in plain if name.endswith(".zip")]:
+        del plain[name]
+        with zipfile.ZipFile(io.BytesIO(files[name])) as archive:
+            assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+            plain |= {entry: archive.read(entry) for entry in archive.namelist()}
+    return plain
+
+
+def test_archives_hold_the_same_files_and_all_readers_take_them(finished, weights, mesh, tmp_path, shards_of_four):
+    record = generate_samples(weights, REQUEST, tmp_path, mesh, image_format="zip")
+    names = {"images/000000.zip", "images/000004.zip", "grid.png", "samples.npz", "SHA256SUMS", ".lock"}
+    files, plain = contents(tmp_path), contents(finished)
+    assert files.keys() == names
+    assert unpacked(files) == unpacked(plain)
+    assert [shard["samples"] for shard in record["shards"]] == [4, 2]
+    for line in (tmp_path / "SHA256SUMS").read_text().splitlines()[1:]:
+        digest, name = line.split()
+        assert hashlib.sha256(files[name]).hexdigest() == digest
+    assert generate_samples(weights, REQUEST, tmp_path, mesh, image_format="zip")["images_made"] == 6, "left alone"
+    assert contents(tmp_path) == files
+    batches = [batch[np.arange(len(batch))] for batch in open_images(tmp_path, "samples").batches(4)]
+    np.testing.assert_array_equal(np.concatenate(batches), np.repeat(read_all(finished, 6), 3, axis=-1))
+    DAMAGES["changed"](tmp_path / "images" / "000004.zip")
+    with pytest.raises(UserError, match=r"000004.zip has changed since transdiff sample wrote it; run the same"):
+        list(open_images(tmp_path, "samples").batches(4))[1][np.arange(2)]
+    assert generate_samples(weights, REQUEST, tmp_path, mesh, image_format="zip")["images_made"] == 2
+    assert contents(tmp_path) == files
+    with pytest.raises(UserError, match="holds samples in the format zip: give --format=zip"):
+        generate_samples(weights, REQUEST, tmp_path, mesh)
+    with pytest.raises(UserError, match="holds samples in the format png: give --format=png"):
+        generate_samples(weights, REQUEST, shutil.copytree(finished, tmp_path / "png"), mesh, image_format="zip")
+
+
+def test_a_stopped_job_in_a_bucket_goes_on(finished, weights, mesh, bucket, monkeypatch, shards_of_four):
+    def stop(path, data):
+        if path.name == "000004.zip":
+            raise Interrupted
+        write_bytes(path, data)
+
+    with pytest.raises(UserError, match="a bucket takes a request for each file: give --format=zip"):
+        generate_samples(weights, REQUEST, bucket, mesh, image_format="png")
+    with monkeypatch.context() as patch:
+        patch.setattr(archive_writer, "write_bytes", stop)
+        with pytest.raises(Interrupted):
+            generate_samples(weights, REQUEST, bucket, mesh)
+    assert generate_samples(weights, REQUEST, bucket, mesh)["images_made"] == 2
+    files = contents(bucket)
+    assert files.keys() == {"images/000000.zip", "images/000004.zip", "grid.png", "samples.npz", "SHA256SUMS"}
+    assert unpacked(files) == unpacked(contents(finished))
+    assert open_images(bucket, "samples").record["settings"]["labels"] == list(LABELS)

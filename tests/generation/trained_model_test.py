@@ -138,7 +138,10 @@ def test_other_steps_averages_and_dtypes(workdir, model):
         (lambda model: model.encode(np.zeros((1, 4, 4, 1), np.uint8)), r"^images must be uint8 \[n, 8, 8, 1\]"),
         (lambda model: model.decode(np.zeros((1, 3, 3, 4))), r"^latents must be \[n, 4, 4, 4\]"),
         (lambda model: td.load("runs/absent"), "holds no checkpoints"),
-        (lambda model: td.load("gs://bucket/run"), "workdir=gs://bucket/run is no local path"),
+        (
+            lambda model: td.load("s3://bucket/run"),
+            "s3://bucket/run is no local path, and gs://BUCKET/FOLDER is",
+        ),
     ],
 )
 def test_mistakes_name_arguments_in_one_line(model, call, message):

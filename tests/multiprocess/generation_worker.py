@@ -6,7 +6,6 @@ DEVICES is the number of this process's devices. Started by generation_test.py.
 """
 
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.model.params import abstract_params
 from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.paths import location
 
 LABELS = tuple(label for label in range(10) for _ in range(5))
 
@@ -38,7 +38,7 @@ def main(out, process, processes, devices, port, batch_size):
     params = jax.tree.map(placed, random_params(config.model), abstract_params(config.model, mesh))
     weights = Weights(config, params, "ema 0.9", 7, "digest")
     try:
-        record = generate_samples(weights, SampleRequest(LABELS, seed=1, npz=True), Path(out), mesh)
+        record = generate_samples(weights, SampleRequest(LABELS, seed=1, npz=True), location(out, "out"), mesh)
         print("made", record["images_made"], flush=True)
     except UserError as error:
         print("user error:", error, flush=True)

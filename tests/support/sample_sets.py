@@ -35,7 +35,7 @@ def write_samples(folder, images, settings, npz=True, until=None, similarity=Fal
         if until is None:
             measured = similarity and samples.lacks("semantic_similarity")
             additions = {"semantic_similarity": {"0": 0.5}} if measured else {}
-            draw = lambda: save_png(folder / "grid.png", images[0])  # noqa: E731
+            draw = lambda reader: save_png(folder / "grid.png", images[0])  # noqa: E731
             samples.finish(FIGURES, additions, npz=npz, channels=3, draw=draw)
     return int(missing.sum())
 

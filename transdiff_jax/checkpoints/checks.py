@@ -7,10 +7,11 @@ from absl import logging
 
 from transdiff_jax.checkpoints.items import STATE, items_of_run
 from transdiff_jax.checkpoints.record import RUN, RunRecord, read_record
+from transdiff_jax.checkpoints.step_names import COMMITTED
 from transdiff_jax.storage.checksums import MANIFEST, DamageError, Manifest, check_files, read_manifest
+from transdiff_jax.storage.paths import files_below
 
-# Orbax writes these last, after the manifest.
-_METADATA, _COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax writes it after the manifest
 
 
 def check_items(step_folder: Path, manifest: Manifest, items: Collection[str]) -> dict[str, str]:
@@ -72,7 +73,7 @@ def check_step(step_folder: Path) -> RunRecord:
 
 def warn_of_unlisted(step_folder: Path, manifest: Manifest) -> None:
     """Logs the files of a step that its manifest does not vouch for."""
-    known = {MANIFEST, _METADATA, _COMMITTED, *manifest.digests}
+    known = {MANIFEST, _METADATA, COMMITTED, *manifest.digests}
     unlisted = [name for name in _files(step_folder) if name not in known]
     if unlisted:
         logging.warning(
@@ -82,8 +83,8 @@ def warn_of_unlisted(step_folder: Path, manifest: Manifest) -> None:
 
 def _files(step_folder: Path, item: str = "") -> list[str]:
     """Names of the files below an item, or of all files."""
+    start = f"{item}/" if item else ""
     try:
-        paths = sorted((step_folder / item).rglob("*"))
+        return [start + name for name in files_below(step_folder / item)]
     except FileNotFoundError:
         raise DamageError(f"{item or step_folder.name} is being deleted") from None
-    return [path.relative_to(step_folder).as_posix() for path in paths if path.is_file()]

@@ -26,6 +26,7 @@ from transdiff_jax.checkpoints.steps import newest_intact, nothing_intact
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
 from transdiff_jax.storage.checksums import DamageError, Manifest, read_manifest
+from transdiff_jax.storage.paths import missing_files
 
 ATTEMPTS = 5
 _NONE = -1
@@ -157,7 +158,7 @@ def _read_whole(step_folder: Path, digest: str, items: Items, read: Callable[[St
 def _is_whole(step_folder: Path, digest: str, files: Collection[str]) -> bool:
     """Whether files are still there, and then the manifest with this digest."""
     try:
-        return all((step_folder / name).is_file() for name in files) and read_manifest(step_folder).sha256 == digest
+        return not missing_files(step_folder, files) and read_manifest(step_folder).sha256 == digest
     except (DamageError, UserError):
         return False
 

@@ -1,6 +1,5 @@
 """Finds the step of a run's checkpoints that counts: the newest whose files match its manifest."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,7 @@ from transdiff_jax.checkpoints.checks import check_step
 from transdiff_jax.checkpoints.step_names import saved_steps, warn_of_others
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import DamageError
+from transdiff_jax.storage.paths import move_tree
 
 DAMAGED_FOLDER = "damaged"
 Checked = TypeVar("Checked")
@@ -79,5 +79,5 @@ def _set_aside(folder: Path, step: int) -> None:
     while target.exists():
         target = target.with_name(target.name + "-again")
     target.parent.mkdir(exist_ok=True)
-    shutil.move(folder / str(step), target)
+    move_tree(folder / str(step), target)
     logging.warning("moved the damaged checkpoint of step %d to %s", step, target)

@@ -21,12 +21,14 @@ import orbax.checkpoint as ocp
 
 from transdiff_jax.checkpoints import items
 from transdiff_jax.checkpoints.record import FOLDER, RUN, RunRecord, read_record
-from transdiff_jax.checkpoints.step_names import StepNames, saved_steps
+from transdiff_jax.checkpoints.step_names import StepNames, remove_uncommitted, saved_steps
 from transdiff_jax.checkpoints.steps import to_resume
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.checksums import write_manifest
 from transdiff_jax.storage.files import lock
+from transdiff_jax.storage.leases import Lease
 
 LOCK = ".lock"
 _NONE = -1
@@ -58,17 +60,18 @@ class CheckpointStore:
         self.folder = workdir / FOLDER
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            local = not isinstance(self.folder, BucketPath)
+            if local and not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "no permission to read and write", str(self.folder))
         except OSError as error:
             raise UserError(f"workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
-        self._lock: IO[str] | None = None  # held by the first process, for all
+        self._lock: IO[str] | Lease | None = None  # held by the first process, for all
         do_in_first_process(lambda: self._take_lock(workdir))
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
             keep_period=keep_every or None,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=local,  # in a bucket it would delete every folder that is no step
             step_name_format=StepNames(),
             single_host_load_and_broadcast=True,
             lightweight_initialize=True,  # times of steps are not needed, and their file may be damaged
@@ -80,10 +83,24 @@ class CheckpointStore:
         self._manager = _Manager(self.folder.absolute(), options=options, handler_registry=handlers)
 
     def _take_lock(self, workdir: Path) -> None:
-        self._lock = lock(workdir / LOCK)
+        try:
+            self._lock = lock(workdir / LOCK)
+        except OSError as error:
+            raise UserError(f"workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
+        if isinstance(self.folder, BucketPath):
+            remove_uncommitted(self.folder)
+
+    def check_lock(self) -> None:
+        """Raises a UserError in the first process if another job has taken over the run, which only a bucket allows."""
+        if isinstance(self._lock, Lease):
+            self._lock.check()
 
     def _write_manifest(self) -> None:
-        """Runs in the first process when the files of all processes are complete, before the rename commits them."""
+        """Runs in the first process when all files of all processes are complete, before Orbax commits them."""
+        if isinstance(self._lock, Lease):
+            self._lock.renew()
+            write_manifest(self.folder / str(self._saving))
+            return
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         write_manifest(folder)
 
@@ -122,7 +139,7 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return  # a run that stops right after a save asks for the same step again
         self._saving = step
-        do_in_first_process(lambda: self._check_space(state))
+        do_in_first_process(lambda: self._check_place(state))
         with self._write_errors():
             arrays = {name: ocp.args.PyTreeSave(tree) for name, tree in items.split(state).items()}
             args = ocp.args.Composite(**arrays, **{RUN: ocp.args.JsonSave(record.to_json())})
@@ -130,8 +147,11 @@ class CheckpointStore:
         if not written:
             raise self._not_written(f"step {self._manager.latest_step()} exists and is not older")
 
-    def _check_space(self, state: items.RunState) -> None:
-        """Raises a UserError, before anything is written, if the disk has no space for the step."""
+    def _check_place(self, state: items.RunState) -> None:
+        """Raises a UserError, before anything is written, if the disk has no space or the run is another job's."""
+        if isinstance(self._lock, Lease):
+            self._lock.renew()
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < needed:

@@ -24,7 +24,7 @@ from transdiff_jax.config import Config, make_config
 from transdiff_jax.config.build import check_fields
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel import job, libtpu, progress, signals
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location, user_path
 
 USER_ERROR_CODE = 2
 LARGEST_CONFIG = 2**24  # bytes
@@ -89,6 +89,11 @@ def read_config(holder: flags.FlagHolder) -> Config:
 def folder(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path:
     """The path that a flag holds; raises like `user_path`."""
     return user_path(flag.value or "", f"--{flag.name}")
+
+
+def place(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path:
+    """The place that a flag holds, which may be in a bucket; raises like `location`."""
+    return location(flag.value or "", f"--{flag.name}")
 
 
 def fail(message: str) -> NoReturn:

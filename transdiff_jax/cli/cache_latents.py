@@ -74,7 +74,7 @@ def _features(source: LatentSource) -> ClassFeatures | None:
     if GROUPS_RUN.value is None:
         return None
     mesh = make_mesh(MeshConfig())
-    weights = load_weights(app.folder(GROUPS_RUN), mesh)
+    weights = load_weights(app.place(GROUPS_RUN), mesh)
     model, (_, size, _, channels) = weights.config.model, source.manifest.settings.shape
     check_fits(model, latent_size=size, latent_channels=channels // 2, num_classes=len(source.class_names))
     return reference_features(model, weights.params, mesh)
@@ -82,7 +82,7 @@ def _features(source: LatentSource) -> ClassFeatures | None:
 
 def main() -> None:
     """Makes or checks the folder, or writes the index of its groups."""
-    out, has_config = app.folder(OUT), FLAGS["config"].present or FLAGS["config"].value
+    out, has_config = app.place(OUT), FLAGS["config"].present or FLAGS["config"].value
     if bool(has_config) + CHECK.value + (GROUPS.value is not None) != 1:
         raise UserError("give one of --config=FILE (which names the images and the weights), --check, and --groups")
     if CHECK.value:

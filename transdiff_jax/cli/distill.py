@@ -27,7 +27,7 @@ flags.mark_flag_as_required("config", FLAGS)
 
 def main() -> None:
     """Distills a student in the workdir."""
-    distill(with_local_start(app.read_config(CONFIG)), app.folder(WORKDIR), PROFILE.profile())
+    distill(with_local_start(app.read_config(CONFIG)), app.place(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from transdiff_jax.generation.sample_files import NPZ, RECORD
 from transdiff_jax.hub.local_runs import is_remote
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import do_in_first_process
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.checksums import MANIFEST
 from transdiff_jax.storage.files import Json, write_errors, write_json
 
@@ -97,7 +98,7 @@ def main() -> None:
     mesh = make_mesh(MeshConfig())
     out = _out_path()
     images = _images(SAMPLING.mesh())
-    inception = load_inception(app.folder(INCEPTION))
+    inception = load_inception(app.place(INCEPTION))
     extractor = make_extractor(inception.params, mesh, INCEPTION_BATCH_SIZE.value)
     if MAKE_REFERENCE.value is not None:
         _make_reference(images, extractor, out)
@@ -123,24 +124,24 @@ def _refuse(names: tuple[str, ...], reason: str) -> None:
 
 
 def _path(flag: flags.FlagHolder[str | None]) -> Path | None:
-    return None if flag.value is None else app.folder(flag)
+    return None if flag.value is None else app.place(flag)
 
 
 def _out_path() -> Path:
     """The file of the result. Checks its folder now, because scoring takes hours."""
-    read = _files_read(_path(SAMPLES), _path(REFERENCE), app.folder(INCEPTION))
+    read = _files_read(_path(SAMPLES), _path(REFERENCE), app.place(INCEPTION))
     flag = CERTIFICATE_FILE if MAKE_REFERENCE.value is None else MAKE_REFERENCE
     path = _path(flag)
     if path is None:
         if is_remote(WORKDIR.value or ""):
             raise UserError(f"--{flag.name}=FILE.json must say where the scores of a model of the hub go")
-        source = app.folder(WORKDIR if SAMPLES.value is None else SAMPLES)
+        source = app.place(WORKDIR if SAMPLES.value is None else SAMPLES)
         name = certificate_name(PROTOCOL.value)
         return source.with_suffix(f".{name}") if source.is_file() else source / name
     suffix = ".json" if flag is CERTIFICATE_FILE else ".npz"
     if path.suffix != suffix or path.is_dir():
         raise UserError(f"--{flag.name}={path} must be the name of a {suffix} file")
-    if not path.parent.is_dir():
+    if not isinstance(path, BucketPath) and not path.parent.is_dir():
         raise UserError(f"--{flag.name}={path}: there is no folder {path.parent}; make it")
     if path.resolve() in {other.resolve() for other in read}:
         raise UserError(f"--{flag.name}={path} would replace a file that is read, or its record; choose another name")
@@ -156,7 +157,7 @@ def _files_read(samples: Path | None, reference: Path | None, inception: Path) -
 def _images(mesh: Mesh) -> ImageSet:
     workdir = WORKDIR.value
     if workdir is None:
-        return open_images(app.folder(SAMPLES), "samples")
+        return open_images(app.place(SAMPLES), "samples")
     weights = load_weights(run_folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=SAMPLING.apply(weights.config, mesh))
     count = NUM_SAMPLES.value or PROTOCOLS[PROTOCOL.value].num_samples
@@ -173,7 +174,7 @@ def _make_reference(images: ImageSet, extractor: FeatureExtractor, out: Path) ->
 
 def _score(images: ImageSet, extractor: FeatureExtractor, inception: InceptionWeights, mesh: Mesh, out: Path) -> None:
     protocol = PROTOCOLS[PROTOCOL.value]
-    reference = load_reference(app.folder(REFERENCE), extractor)
+    reference = load_reference(app.place(REFERENCE), extractor)
     logging.info("features of %s", images.source)
     certificate = certify(images, reference, extractor, inception, protocol, mesh)
     do_in_first_process(lambda: _publish(certificate, out))

@@ -19,6 +19,7 @@ from transdiff_jax.config import Config, make_config, ranges
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
+from transdiff_jax.generation.sample_files import FORMATS
 
 FLAGS = flags.FlagValues()
 define_compile_cache(FLAGS)
@@ -43,6 +44,14 @@ FUSE_FRACTION = flags.DEFINE_float(
 SAMPLING = SamplingFlags(FLAGS)
 ALL_IMAGES = flags.DEFINE_bool(
     "all_images", False, "Also write the earlier images of each MRAR sequence.", flag_values=FLAGS
+)
+FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    FORMATS,
+    "How to store images: png, a file each; zip, an uncompressed archive for each 1,000 samples. Default: zip in a "
+    "bucket, png elsewhere.",
+    flag_values=FLAGS,
 )
 NPZ = flags.DEFINE_bool(
     "npz", False, "Also write samples.npz: arr_0, uint8 [n, height, width, channels].", flag_values=FLAGS
@@ -90,7 +99,8 @@ def main() -> None:
     mesh = SAMPLING.mesh()
     weights = load_weights(run_folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config, mesh))
-    generate_samples(weights, _request(weights.config.model.num_classes), app.folder(OUT), mesh, PROFILE.profile())
+    request = _request(weights.config.model.num_classes)
+    generate_samples(weights, request, app.place(OUT), mesh, PROFILE.profile(), FORMAT.value)
 
 
 if __name__ == "__main__":

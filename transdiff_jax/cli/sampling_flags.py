@@ -14,7 +14,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.flow.solvers import SOLVERS
 from transdiff_jax.generation.numerics import Numerics, choices, with_numerics
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 
 Number = TypeVar("Number", int, float)
 
@@ -82,7 +82,7 @@ class SamplingFlags:
         if self._tokenizer.value is not None:
             if config.tokenizer.kind == "pixels":
                 raise UserError("--tokenizer has an effect only on runs with KL-16; this run makes pixels")
-            values["tokenizer"]["weights"] = str(user_path(self._tokenizer.value, "--tokenizer"))
+            values["tokenizer"]["weights"] = str(location(self._tokenizer.value, "--tokenizer"))
         changed = make_config(values)
         self._check_read(changed.sampling)
         return with_numerics(changed, mesh, Numerics(**{name: flag.value for name, flag in self._numerics.items()}))

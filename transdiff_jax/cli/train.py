@@ -17,7 +17,7 @@ CONFIG = app.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run: checkpoints, metrics.jsonl, TensorBoard events.",
+    "Folder of the run, local or gs://BUCKET/FOLDER: checkpoints, metrics.jsonl, TensorBoard events.",
     flag_values=FLAGS,
     required=True,
 )
@@ -27,7 +27,7 @@ flags.mark_flag_as_required("config", FLAGS)
 
 def main() -> None:
     """Trains a configuration in the workdir."""
-    train(with_local_start(app.read_config(CONFIG)), app.folder(WORKDIR), PROFILE.profile())
+    train(with_local_start(app.read_config(CONFIG)), app.place(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from transdiff_jax.parallel import axes
 from transdiff_jax.parallel.arrays import replicated
 from transdiff_jax.parallel.profiling import Profile
 from transdiff_jax.sampling.sampler import make_sampler
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.training.loop import run
 from transdiff_jax.training.task import Grid, Task
 
@@ -66,7 +66,7 @@ def make_task(config: Config, mesh: Mesh, known: TeacherRecord | None) -> Task:
     Raises:
         UserError: the teacher cannot be read, is another one, or does not fit the student.
     """
-    origin = user_path(config.train.init_from, "config.train.init_from")
+    origin = location(config.train.init_from, "config.train.init_from")
     weights = load_weights(origin, mesh, kind=config.train.init_weights, step=None if known is None else known.step)
     found = TeacherRecord(weights.step, weights.name, weights.digest)
     if known is not None and found != known:

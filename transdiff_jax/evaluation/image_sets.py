@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,15 @@ from jaxtyping import Int, UInt8
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.features import Images
 from transdiff_jax.evaluation.reference import read_images
-from transdiff_jax.generation.finished_set import FinishedSet, read_finished, read_image
+from transdiff_jax.generation.finished_set import FinishedSet, read_finished
 from transdiff_jax.generation.sample_files import RECORD
+from transdiff_jax.generation.sample_reader import decode_image, read_file
 from transdiff_jax.parallel.processes import check_same
 from transdiff_jax.parallel.progress import Progress
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import Json
+
+ReadFile = Callable[[str], bytes]  # from a name
 
 THREADS = 8
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -75,13 +79,14 @@ def open_images(path: Path, flag: str) -> ImageSet:
         finished = read_finished(path)
         _check_seen_by_all(path, flag, finished.digests)
         return _sample_set(finished)
-    found = sorted(_files(path))
+    found = sorted(_files_in_bucket(path) if isinstance(path, BucketPath) else _files(path))
     files = [name for name in found if name.lower().endswith(SUFFIXES)]
     if not files:
         raise UserError(f"{flag}={path} holds no images ({', '.join(SUFFIXES)}) and no {RECORD} of transdiff sample")
     logging.info("%s: %d images; %d other files left out", path, len(files), len(found) - len(files))
     _check_seen_by_all(path, flag, files)
-    return ImageSet(str(path), "folder", functools.partial(_file_batches, path, dict.fromkeys(files)))
+    read = functools.partial(_read_file, path)
+    return ImageSet(str(path), "folder", functools.partial(_file_batches, path, files, read))
 
 
 def _check_seen_by_all(path: Path, flag: str, content: object) -> None:
@@ -90,8 +95,12 @@ def _check_seen_by_all(path: Path, flag: str, content: object) -> None:
 
 
 def _sample_set(finished: FinishedSet) -> ImageSet:
-    batches = functools.partial(_file_batches, finished.folder, finished.digests)
+    batches = functools.partial(_file_batches, finished.folder, finished.names(), finished.reader().read)
     return ImageSet(str(finished.folder), "sample set", batches, finished.record)
+
+
+def _files_in_bucket(folder: BucketPath) -> list[str]:
+    return [name for name in folder.sizes() if not any(part.startswith(".") for part in name.split("/"))]
 
 
 def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
@@ -118,14 +127,13 @@ def _files(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iter
         ) from None
 
 
-def _file_batches(folder: Path, digests: Mapping[str, str | None], size: int) -> Iterator[Images]:
-    """Yields batches of image files below a folder, as RGB; a file with a digest must match it."""
-    names = list(digests)
-    shape = read_image(folder / names[0], digests[names[0]], 3).shape
+def _file_batches(folder: Path, names: Sequence[str], read: ReadFile, size: int) -> Iterator[Images]:
+    """Yields batches of images, as RGB, of files that `read` reads by their names below a folder."""
+    shape = decode_image(folder / names[0], read(names[0]), 3).shape
     progress = Progress("scored", "images", len(names))
     for start in range(0, len(names), size):
-        part = {name: digests[name] for name in names[start : start + size]}
-        yield _FileBatch(folder, part, names[0], shape)
+        part = names[start : start + size]
+        yield _FileBatch(folder, part, read, names[0], shape)
         progress.add(len(part))
 
 
@@ -134,27 +142,31 @@ class _FileBatch:
     """Image files of one size, each read on demand."""
 
     folder: Path
-    digests: Mapping[str, str | None]
+    names: Sequence[str]
+    read: ReadFile
     first: str  # first file of the whole set; every process reads it, so that all compare sizes with the same image
     shape: tuple[int, ...]  # of the image in `first`
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return len(self.names)
 
     def __getitem__(self, rows: Int[np.ndarray, " m"], /) -> UInt8[np.ndarray, "m height width channels"]:
-        names = list(self.digests)
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            images = list(pool.map(self._read, (names[row] for row in rows)))
+            images = list(pool.map(self._read, (self.names[row] for row in rows)))
         return np.array(images, np.uint8).reshape(len(rows), *self.shape)
 
     def _read(self, name: str) -> np.ndarray:
-        image = read_image(self.folder / name, self.digests[name], 3)
+        image = decode_image(self.folder / name, self.read(name), 3)
         if image.shape != self.shape:
             raise UserError(
                 f"{self.folder / name} has {_size(image.shape)} pixels, but {self.folder / self.first} has "
                 f"{_size(self.shape)}: all images of a set must have one size"
             )
         return image
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    return read_file(folder / name, None)
 
 
 def _size(shape: tuple[int, ...]) -> str:

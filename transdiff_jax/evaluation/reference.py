@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation.inception.network import WIDTHS
 from transdiff_jax.evaluation.statistics import Gaussian
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import atomic_path, write_errors
 from transdiff_jax.storage.npz_files import NpzError, NpzFile
 from transdiff_jax.storage.torch_file import read_arrays
@@ -49,6 +50,8 @@ def read_reference(path: Path, *, width: int = WIDTHS["2048"], spatial_width: in
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if path.suffix in (".pt", ".pth") and isinstance(path, BucketPath):
+        raise UserError(f"{path}: PyTorch reads files of this machine only: copy it here")
     if path.suffix in (".pt", ".pth"):
         arrays, num_images = read_arrays(path), 0
     elif path.suffix == ".npz":

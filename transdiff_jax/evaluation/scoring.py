@@ -18,7 +18,7 @@ from transdiff_jax.evaluation.reference_set import ReferenceSet, load_reference
 from transdiff_jax.evaluation.scores import make_scores
 from transdiff_jax.evaluation.set_features import collect, make_extractor
 from transdiff_jax.parallel.mesh import make_mesh
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 
 
 def evaluate(
@@ -53,9 +53,9 @@ def evaluate(
         raise UserError(f"protocol={protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     images = _images_of(samples)
-    weights = load_inception(user_path(inception, "inception"))
+    weights = load_inception(location(inception, "inception"))
     extractor = make_extractor(weights.params, mesh, batch_size)
-    found = load_reference(user_path(reference, "reference"), extractor)
+    found = load_reference(location(reference, "reference"), extractor)
     return certify(images, found, extractor, weights, PROTOCOLS[protocol], mesh)
 
 
@@ -80,7 +80,7 @@ def certify(
 def _images_of(samples: str | Path | np.ndarray) -> ImageSet:
     if isinstance(samples, np.ndarray):
         return _images_in(samples)
-    return open_images(user_path(samples, "samples"), "samples")
+    return open_images(location(samples, "samples"), "samples")
 
 
 def _images_in(array: np.ndarray) -> ImageSet:

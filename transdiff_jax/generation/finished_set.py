@@ -1,6 +1,5 @@
 """Reads a sample set that `transdiff sample` has finished, to score it. Changes nothing in the folder."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,17 +13,18 @@ from transdiff_jax.generation.sample_files import (
     REFERENCES,
     SUMS,
     Noted,
+    archive_path,
     describe_shards,
     image_path,
+    is_archive,
     read_noted,
     sample_of,
 )
+from transdiff_jax.generation.sample_reader import AGAIN, SampleReader, decode_image, read_file
 from transdiff_jax.generation.sample_record import read_record, settings_digest, sound_parts
-from transdiff_jax.images.decoding import UnreadableImage, decode
 from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.json_files import JsonError
-
-_AGAIN = "run the same transdiff sample command again, which mends it"
+from transdiff_jax.storage.paths import missing_files
 
 
 class FinishedSet(NamedTuple):
@@ -32,8 +32,16 @@ class FinishedSet(NamedTuple):
 
     folder: Path
     record: Json  # samples.json
-    digests: dict[str, str]  # SHA-256 of the results by their names below the folder, in the order of the samples
-    earlier: dict[str, str]  # SHA-256 of the earlier images of MRAR sequences, by name
+    digests: dict[str, str]  # SHA-256 of the results, or of their archives, by name, in the order of the samples
+    earlier: dict[str, str]  # SHA-256 of the earlier images of MRAR sequences, by name; empty if they are in archives
+
+    def names(self) -> list[str]:
+        """The names of the results, in the order of the samples."""
+        return [image_path(Path(), index).as_posix() for index in range(len(self.record["settings"]["labels"]))]
+
+    def reader(self) -> SampleReader:
+        """What reads the results by name."""
+        return SampleReader(self.folder, self.digests)
 
 
 def read_finished(folder: Path) -> FinishedSet:
@@ -47,22 +55,23 @@ def read_finished(folder: Path) -> FinishedSet:
         record = read_record(folder / RECORD)
         noted = read_noted(folder)
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}; {_AGAIN}") from None
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}; {AGAIN}") from None
     except JsonError as error:
-        raise UserError(f"{folder / RECORD} {error}; {_AGAIN}") from None
+        raise UserError(f"{folder / RECORD} {error}; {AGAIN}") from None
     if "shards" not in record:
-        raise UserError(f"{folder} is not finished; {_AGAIN}")
+        raise UserError(f"{folder} is not finished; {AGAIN}")
     if not (folder / SUMS).is_file():
-        raise UserError(f"{folder / SUMS} is missing; {_AGAIN}")
+        raise UserError(f"{folder / SUMS} is missing; {AGAIN}")
     _check_record(folder / RECORD, record, noted)
     count, digests = len(record["settings"]["labels"]), {name: sums[-1] for name, sums in noted.files.items()}
     images = {name: digest for name, digest in digests.items() if name.startswith(f"{IMAGES}/")}
-    names = {image_path(Path(), index).as_posix() for index in range(count)}
+    path_of = archive_path if any(map(is_archive, images)) else image_path
+    names = {path_of(Path(), index).as_posix() for index in range(count)}
     if record["shards"] != describe_shards(digests, count) or images.keys() != names:
-        raise UserError(f"{folder / SUMS} or {RECORD} has changed since transdiff sample wrote it; {_AGAIN}")
-    for name in images:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing; {_AGAIN}")
+        raise UserError(f"{folder / SUMS} or {RECORD} has changed since transdiff sample wrote it; {AGAIN}")
+    missing = missing_files(folder, images)
+    if missing:
+        raise UserError(f"{folder / missing[0]} is missing; {AGAIN}")
     earlier = {name: digest for name, digest in digests.items() if name.startswith(f"{REFERENCES}/")}
     return FinishedSet(folder, record, dict(sorted(images.items(), key=lambda item: sample_of(item[0]))), earlier)
 
@@ -78,18 +87,7 @@ def read_image(path: Path, digest: str | None, channels: int) -> UInt8[np.ndarra
     Raises:
         UserError: the file cannot be read, does not match the digest, or is no image.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(
-            f"{path} has changed since transdiff sample wrote it; run the same command again, which remakes it"
-        )
-    try:
-        return decode(data, channels)
-    except UnreadableImage as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); replace or remove it") from None
+    return decode_image(path, read_file(path, digest), channels)
 
 
 def _check_record(path: Path, record: Json, noted: Noted) -> None:
@@ -98,8 +96,8 @@ def _check_record(path: Path, record: Json, noted: Noted) -> None:
     settings = settings if isinstance(settings, dict) else {}
     labels = settings.get("labels")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels) or "seed" not in settings:
-        raise UserError(f"{path} holds no labels and seed; {_AGAIN}")
+        raise UserError(f"{path} holds no labels and seed; {AGAIN}")
     if noted.settings not in (None, settings_digest(settings)):
-        raise UserError(f"{path} has other settings than those noted in {SUMS}; {_AGAIN}")
+        raise UserError(f"{path} has other settings than those noted in {SUMS}; {AGAIN}")
     if "config" not in sound_parts(record):
-        raise UserError(f"{path} holds no configuration; {_AGAIN}")
+        raise UserError(f"{path} holds no configuration; {AGAIN}")

@@ -5,26 +5,31 @@ devices, a remade file has the same bytes. Each process writes the rows that its
 describes the folder.
 """
 
+import collections
 import contextlib
 import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import logging
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
+from transdiff_jax.generation.archive_writer import ArchiveWriter
 from transdiff_jax.generation.image_writer import ImageWriter
 from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
 from transdiff_jax.generation.sample_batches import request_rows, sample_batches
-from transdiff_jax.generation.sample_files import GRID, PROGRESS, image_path
+from transdiff_jax.generation.sample_files import FORMATS, GRID, PROGRESS, image_path
+from transdiff_jax.generation.sample_reader import SampleReader
 from transdiff_jax.generation.sample_set import SampleSet
 from transdiff_jax.images.grids import grid, name_rows
-from transdiff_jax.images.png import load_png, save_png
+from transdiff_jax.images.png import decode_png, save_png
 from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.parallel.arrays import own_rows
 from transdiff_jax.parallel.machine import describe_machine
@@ -36,6 +41,7 @@ from transdiff_jax.parallel.row_batches import padded_batches
 from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.sampling.sampler import Sampler, Samples, make_sampler
 from transdiff_jax.sampling.semantic_similarity import class_similarities, fused_similarities
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import Json, write_errors
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
@@ -44,7 +50,12 @@ _SIMILARITY = "semantic_similarity"  # in the record
 
 
 def generate_samples(
-    weights: Weights, request: SampleRequest, out: Path, mesh: Mesh, profile: Profile | None = None
+    weights: Weights,
+    request: SampleRequest,
+    out: Path,
+    mesh: Mesh,
+    profile: Profile | None = None,
+    image_format: str | None = None,
 ) -> Json:
     """Makes the samples that are missing in a folder; every process of the job must call this.
 
@@ -54,6 +65,8 @@ def generate_samples(
         out: the folder, which all processes must see.
         mesh: the devices.
         profile: which batches to trace, counted from the first that this call makes; None: none.
+        image_format: "png", a file for each image, or "zip", an archive for each 1,000 samples; None: zip in a bucket,
+            png elsewhere.
 
     Returns:
         The record written to samples.json.
@@ -68,7 +81,8 @@ def generate_samples(
     check_sampling_memory(config, mesh)
     sampler = make_sampler(config, mesh, all_images=request.all_images)
     check_shared(out, "out")
-    with contextlib.closing(SampleSet(out, count, config.model.num_images if request.all_images else 1)) as samples:
+    images = config.model.num_images if request.all_images else 1
+    with contextlib.closing(SampleSet(out, count, images, archives=_in_archives(out, image_format))) as samples:
         _complete(sampler, weights, request, samples, mesh, profile)
         logging.info("%d samples are in %s", count, out)
         return samples.read_record()
@@ -84,10 +98,7 @@ def _complete(
 ) -> None:
     config, count = weights.config, len(request.labels)
     details = {"config": config.to_dict()}
-    run = describe_machine(mesh) | {
-        "batch_size": config.sampling.batch_size,
-        "attention": config.model.attention,
-    }
+    run = describe_machine(mesh) | {"batch_size": config.sampling.batch_size, "attention": config.model.attention}
     todo = in_first_process(
         lambda: np.append(samples.open(sample_settings(weights, request), details, run), samples.lacks(_SIMILARITY)),
         count + 1,
@@ -105,6 +116,27 @@ def _complete(
         draw=functools.partial(_draw_grid, samples.folder, weights, request),
     )
     do_in_first_process(finish)
+
+
+def _in_archives(out: Path, image_format: str | None) -> bool:
+    if image_format not in (None, *FORMATS):
+        raise UserError(f"format={image_format!r} must be one of {', '.join(FORMATS)}")
+    in_bucket = isinstance(out, BucketPath)
+    if in_bucket and image_format == "png":
+        raise UserError(f"out={out}: a bucket takes a request for each file: give --format=zip, or a local folder")
+    return in_bucket or image_format == "zip"
+
+
+def _writer(samples: SampleSet, missing: np.ndarray) -> ImageWriter | ArchiveWriter:
+    """What writes this process's files of the missing samples."""
+    if not samples.archives:
+        return ImageWriter(samples.folder, PROGRESS)
+    expected: collections.Counter[str] = collections.Counter()
+    for index in np.flatnonzero(missing).tolist():
+        (archive,) = samples.names(index)
+        expected[archive] += len(samples.images(index))
+    own = list(expected)[jax.process_index() :: jax.process_count()]
+    return ArchiveWriter(samples.folder, {archive: expected[archive] for archive in own})
 
 
 def _sample_missing(
@@ -128,7 +160,7 @@ def _sample_missing(
     figures["compile_seconds"] = time.monotonic() - started
     do_in_first_process(lambda: samples.begin(figures))
     progress = Progress("sampled", "images", total)
-    with ImageWriter(samples.folder, PROGRESS) as writer, profiler:
+    with _writer(samples, missing) as writer, profiler:
         for first, made in sample_batches(compiled, weights, request, wanted=missing):
             writer.write(_files(made, first, samples, missing))
             progress.add(int(missing[first : first + size].sum()))
@@ -157,8 +189,12 @@ def _semantic_similarity(weights: Weights, request: SampleRequest, mesh: Mesh) -
 
 
 def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the missing files of this process's part of a batch: names and images. Waits for the device."""
-    for (row, sequence), (_, finite) in zip(own_rows(made.images), own_rows(made.finite), strict=True):
+    """Yields names and missing images of this process's part of a batch, or of all for archives. Waits for the device.
+
+    An archive holds rows of all processes, so that its bytes do not depend on their number.
+    """
+    rows = _all_rows if samples.archives else own_rows
+    for (row, sequence), (_, finite) in zip(rows(made.images), rows(made.finite), strict=True):
         index = first + row
         if index < len(missing) and missing[index]:
             if not finite:
@@ -166,10 +202,15 @@ def _files(made: Samples, first: int, samples: SampleSet, missing: np.ndarray) -
                     f"sample {index} holds values that are not finite: the weights may be damaged or untrained, or "
                     "overflow in config.model.dtype; earlier samples are kept"
                 )
-            yield from zip(samples.names(index), sequence, strict=True)
+            yield from zip(samples.images(index), sequence, strict=True)
 
 
-def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
+def _all_rows(array: Array) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the numbers and rows of a batch. Every process must call this."""
+    return enumerate(np.asarray(multihost_utils.process_allgather(array, tiled=True)))
+
+
+def _draw_grid(out: Path, weights: Weights, request: SampleRequest, reader: SampleReader) -> None:
     """Draws a row for each of the first classes, named after it, with its first samples."""
     channels = weights.config.data.image_channels
     of_class: dict[int, list[int]] = {}
@@ -177,8 +218,8 @@ def _draw_grid(out: Path, weights: Weights, request: SampleRequest) -> None:
         of_class.setdefault(label, []).append(index)
     shown = dict(list(of_class.items())[:GRID_ROWS])
     columns = min(GRID_COLUMNS, *(len(indices) for indices in shown.values()))
-    paths = [image_path(out, index) for indices in shown.values() for index in indices[:columns]]
-    images = np.stack([load_png(path, channels) for path in paths])
+    names = [image_path(Path(), index).as_posix() for indices in shown.values() for index in indices[:columns]]
+    images = np.stack([decode_png(reader.read(name), channels) for name in names])
     picture = grid(images, len(shown), scale=max(1, 32 // images.shape[1]))
     with write_errors(out / GRID):
         save_png(out / GRID, name_rows(picture, [_row_name(label, weights, request) for label in shown]))

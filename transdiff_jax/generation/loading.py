@@ -13,7 +13,7 @@ from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.trained_model import TrainedModel
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.storage.files import Json
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 
 
 def load(
@@ -44,18 +44,20 @@ def load(
         UserError: there is no such run, step or average, or the settings do not fit the model.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    weights = load_weights(user_path(workdir, "workdir"), mesh, ema_rate=ema_rate, step=step)
+    weights = load_weights(location(workdir, "workdir"), mesh, ema_rate=ema_rate, step=step)
     config = with_numerics(weights.config, mesh, Numerics(dtype, attention, tokenizer_dtype))
     return TrainedModel(dataclasses.replace(weights, config=config), mesh)
 
 
-def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> Json:
+def generate(model: TrainedModel, request: SampleRequest, out: str | Path, format: str | None = None) -> Json:
     """Writes samples into a folder, resumably: existing samples are not made again.
 
     Args:
         model: from `load`, with the run's own sampling settings or those of `TrainedModel.with_settings`.
         request: which samples.
-        out: the folder, which all processes of a job must see.
+        out: the folder, which all processes of a job must see; local, or gs://BUCKET/FOLDER.
+        format: "png", a file for each image, or "zip", an archive for each 1,000 samples; None: zip in a bucket, png
+            elsewhere.
 
     Returns:
         The record of the set, as in samples.json.
@@ -63,4 +65,4 @@ def generate(model: TrainedModel, request: SampleRequest, out: str | Path) -> Js
     Raises:
         UserError: a class does not exist, or the folder cannot be used or holds samples of other settings.
     """
-    return generate_samples(model.weights, request, user_path(out, "out"), model.mesh)
+    return generate_samples(model.weights, request, location(out, "out"), model.mesh, image_format=format)

@@ -2,6 +2,7 @@
 
     images/000000.png …         the result of each sample
     references/000000_1.png …   earlier images of its MRAR sequence, on request
+    images/001000.zip …         instead of these two: the archive with the images of 1,000 samples from this one on
     samples.npz                 all results as one array, on request: `arr_0`, uint8 [n, height, width, channels]
     grid.png                    the first samples of the first classes
     samples.json                settings, machines and versions, and the SHA-256 of each shard once all is there
@@ -11,9 +12,9 @@
                                 known of its speed
     .lock                       held by the job that works in the folder
 
-Images are plain PNG files, which people and scoring tools can read. Each file is written and repaired by itself: it
-counts if it matches its noted digest, and otherwise it is made again. A shard is a run of SHARD_SIZE samples, whatever
-the batch size, devices and processes; its digest is that of its lines in SHA256SUMS.
+Images are plain PNG files, which people and scoring tools can read, or such files in archives. Each file is written and
+repaired by itself: it counts if it matches its noted digest, and otherwise it is made again. A shard is a run of
+SHARD_SIZE samples, whatever the batch size, devices and processes; its digest is that of its lines in SHA256SUMS.
 """
 
 import hashlib
@@ -30,7 +31,8 @@ RECORD, SUMS, NPZ, GRID = "samples.json", "SHA256SUMS", "samples.npz", "grid.png
 IMAGES, REFERENCES, PROGRESS, FIGURES_FILE = "images", "references", "progress", "figures.json"
 LOCK = ".lock"
 SHARD_SIZE = 1000
-_SAMPLE = re.compile(rf"{IMAGES}/([0-9]{{6,12}})\.png|{REFERENCES}/([0-9]{{6,12}})_[0-9]{{1,6}}\.png")
+FORMATS = ("png", "zip")  # of the images
+_SAMPLE = re.compile(rf"{IMAGES}/([0-9]{{6,12}})\.(?:png|zip)|{REFERENCES}/([0-9]{{6,12}})_[0-9]{{1,6}}\.png")
 _SETTINGS = re.compile(r"# settings ([0-9a-f]{64})")
 
 
@@ -44,8 +46,18 @@ def reference_path(out: Path, index: int, image: int) -> Path:
     return out / REFERENCES / f"{index:06d}_{image}.png"
 
 
+def archive_path(out: Path, index: int) -> Path:
+    """The archive with the images of a sample's shard, if the set has archives."""
+    return out / IMAGES / f"{index // SHARD_SIZE * SHARD_SIZE:06d}.zip"
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of a set is an archive."""
+    return name.endswith(".zip")
+
+
 def sample_of(name: str) -> float:
-    """The sample that a file belongs to; infinity if it belongs to none."""
+    """The sample that a file belongs to, the first one of an archive; infinity if it belongs to none."""
     match = _SAMPLE.fullmatch(name)
     return int(match[1] or match[2]) if match else math.inf
 

@@ -1,7 +1,6 @@
 """A set of samples on disk: opened, told what is missing, finished. sample_files.py describes the folder."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -22,10 +21,13 @@ from transdiff_jax.generation.sample_files import (
     SUMS,
     Noted,
 )
+from transdiff_jax.generation.sample_reader import SampleReader
 from transdiff_jax.generation.sample_record import FIGURES, read_record, recorded_settings, settings_digest, sound_parts
 from transdiff_jax.generation.samples_npz import write_samples_npz
 from transdiff_jax.storage.files import Json, lock, remove_temporaries, write_errors, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
+from transdiff_jax.storage.leases import Lease
+from transdiff_jax.storage.paths import delete_tree
 
 _SHORTEST = 1e-3  # seconds; the clocks of file systems may be coarse
 
@@ -36,16 +38,21 @@ class SampleSet:
     With several processes, one of them opens and finishes the set, and all write files into it.
     """
 
-    def __init__(self, folder: Path, count: int, num_images: int) -> None:
+    def __init__(self, folder: Path, count: int, num_images: int, *, archives: bool = False) -> None:
         self.folder = folder
+        self.archives = archives
         self._count = count
         self._num_images = num_images
         self._record: Json = {}
         self._digests: dict[str, str] = {}  # of the intact files
-        self._lock: IO[str] | None = None  # held by the process that opens the set
+        self._lock: IO[str] | Lease | None = None  # held by the process that opens the set
 
     def names(self, index: int) -> list[str]:
-        """A sample's files relative to the folder, in the order of its images."""
+        """The files that hold a sample, relative to the folder."""
+        return [files.archive_path(Path(), index).as_posix()] if self.archives else self.images(index)
+
+    def images(self, index: int) -> list[str]:
+        """The names of a sample's images, in their order; without archives, they are its files."""
         earlier = [files.reference_path(Path(), index, image) for image in range(1, self._num_images)]
         return [path.as_posix() for path in (*earlier, files.image_path(Path(), index))]
 
@@ -70,6 +77,7 @@ class SampleSet:
         settings = json.loads(json.dumps(settings))
         try:
             noted = self._open_folder()
+            self._check_format(noted)
             found = self._found_record(noted, settings)
         except OSError as error:
             raise UserError(f"out={self.folder} cannot be used: {error}") from None
@@ -90,12 +98,18 @@ class SampleSet:
         return missing
 
     def _open_folder(self) -> Noted:
-        for name in (IMAGES, *([REFERENCES] if self._num_images > 1 else [])):
+        for name in (IMAGES, *([REFERENCES] if self._num_images > 1 and not self.archives else [])):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.folder / LOCK)
         for name in (".", IMAGES, REFERENCES):
             remove_temporaries(self.folder / name)
         return files.read_noted(self.folder)
+
+    def _check_format(self, noted: Noted) -> None:
+        samples = [name for name in noted.files if name != NPZ]
+        if samples and files.is_archive(samples[0]) != self.archives:
+            found = "png" if self.archives else "zip"
+            raise UserError(f"out={self.folder} holds samples in the format {found}: give --format={found}")
 
     def _found_record(self, noted: Noted, settings: Json) -> Json:
         """The record that is there, perhaps with damaged parts; empty for a new set.
@@ -191,7 +205,9 @@ class SampleSet:
         except (OSError, JsonError, KeyError, TypeError):
             return {}
 
-    def finish(self, figures: Json, additions: Json, *, npz: bool, channels: int, draw: Callable[[], None]) -> None:
+    def finish(
+        self, figures: Json, additions: Json, *, npz: bool, channels: int, draw: Callable[[SampleReader], None]
+    ) -> None:
         """Completes the record when all files are written; leaves a complete set alone.
 
         Args:
@@ -199,7 +215,7 @@ class SampleSet:
             additions: other parts for the record; empty for none.
             npz: also write samples.npz; an existing one follows the images in any case.
             channels: of the images.
-            draw: draws the grid; called if there is something new to show.
+            draw: draws the grid, with what reads the images; called if there is something new to show.
 
         Raises:
             UserError: a file is missing, or something cannot be written.
@@ -210,17 +226,17 @@ class SampleSet:
         self._digests |= written
         self._check_complete()
         if (npz or (self.folder / NPZ).exists()) and (made or NPZ not in self._digests):
-            self._digests[NPZ] = write_samples_npz(self.folder, self._count, channels)
+            self._digests[NPZ] = write_samples_npz(self.folder, self._digests, self._count, channels)
         elif complete and not additions:
             return
         if not complete:
-            draw()
+            draw(SampleReader(self.folder, self._digests))
         files.write_sums(self.folder, self._digests, self._count, self._settings())
         shards = files.describe_shards(self._digests, self._count)
         record |= (figures if made else figures | record) | additions | {"shards": shards}
         with write_errors(self.folder / RECORD):
             write_json(self.folder / RECORD, record)
-        shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
+        delete_tree(self.folder / PROGRESS)
 
     def _check_complete(self) -> None:
         for index in range(self._count):

@@ -28,7 +28,7 @@ from transdiff_jax.model.params import init_params
 from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import Json, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.storage.safetensors_file import read_tensors, write_tensors
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
@@ -52,7 +52,7 @@ def write_bundle(weights: Weights, folder: Path) -> None:
     config = weights.config
     write_tensors(folder / MODEL, _flat(weights.params))
     if config.tokenizer.kind == "kl16":
-        tokenizer = load_tokenizer(user_path(config.tokenizer.weights, "config.tokenizer.weights"), "float32", 1)
+        tokenizer = load_tokenizer(location(config.tokenizer.weights, "config.tokenizer.weights"), "float32", 1)
         write_tensors(folder / TOKENIZER, _flat(tokenizer.params))
         write_json(folder / TOKENIZER_SIZES, dataclasses.asdict(tokenizer.config))
     record = RunRecord(without_paths(config, weights.name), NO_DATA, 0.0, weights.class_names)

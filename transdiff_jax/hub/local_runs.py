@@ -30,7 +30,7 @@ from transdiff_jax.parallel.processes import in_first_process
 from transdiff_jax.storage.files import locked, write_errors
 from transdiff_jax.storage.hub_errors import MissingFileError
 from transdiff_jax.storage.hub_files import SCHEME, HubName, fetch, parse_name, pin
-from transdiff_jax.storage.paths import given_text, scheme_of, user_path
+from transdiff_jax.storage.paths import given_text, location, scheme_of
 from transdiff_jax.storage.torch_file import require_torch
 
 CACHE = "~/.cache/transdiff_jax/models"
@@ -49,14 +49,14 @@ def local_run(value: str | os.PathLike[str], name: str) -> Path:
     """The folder of a run, downloaded and converted first if it is a model of the hub. Every process must call this.
 
     Args:
-        value: a folder, hf://OWNER/NAME, hf://OWNER/NAME/FILE.pth or a name of `PUBLISHED`.
-        name: what holds it, for errors, as in `user_path`.
+        value: a folder, gs://BUCKET/FOLDER, hf://OWNER/NAME, hf://OWNER/NAME/FILE.pth or a name of `PUBLISHED`.
+        name: what holds it, for errors, as in `location`.
 
     Raises:
         UserError: it is no path and no name, or the model cannot be downloaded or converted.
     """
     if not is_remote(value):
-        return user_path(value, name)
+        return location(value, name)
     text = given_text(value, name)
     asked = PUBLISHED[text].source if text in PUBLISHED else parse_name(text)
     if asked.path and not asked.path.endswith(_FILES):

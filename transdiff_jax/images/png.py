@@ -24,6 +24,11 @@ def save_png(path: Path, image: UInt8[np.ndarray, "height width channels"]) -> N
 
 def load_png(path: Path, channels: int) -> UInt8[np.ndarray, "height width {channels}"]:
     """The pixels of a PNG file with 1 (grey) or 3 (RGB) channels."""
-    with Image.open(path) as image:
+    return decode_png(path.read_bytes(), channels)
+
+
+def decode_png(data: bytes, channels: int) -> UInt8[np.ndarray, "height width {channels}"]:
+    """The pixels of the bytes of such a file."""
+    with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import write_json
 from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
+from transdiff_jax.storage.paths import files_below, missing_files
 
 MANIFEST = "manifest.json"
 THREADS = 8
@@ -19,6 +21,8 @@ _SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 def sha256(path: Path) -> str:
     """The digest of a file, in hexadecimal."""
+    if isinstance(path, BucketPath):
+        return path.sha256()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -92,13 +96,13 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
         DamageError: a file is missing or has changed.
         UserError: a file exists but cannot be read, which says nothing about its content.
     """
-    for name in digests:
-        if not (folder / name).is_file():
-            raise DamageError(f"{name} is missing")
+    missing = missing_files(folder, digests)
+    if missing:
+        raise DamageError(f"{missing[0]} is missing")
     try:
         found = _digests(folder / name for name in digests)
     except FileNotFoundError as error:
-        raise DamageError(f"{Path(error.filename).relative_to(folder)} is missing") from None
+        raise DamageError(f"{error.filename.removeprefix(f'{folder}/')} is missing") from None
     except OSError as error:
         raise unreadable(folder, error) from None
     for (name, expected), digest in zip(digests.items(), found, strict=True):
@@ -148,5 +152,4 @@ def _digests(paths: Iterable[Path]) -> list[str]:
 
 
 def _listed_files(folder: Path) -> dict[str, Path]:
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in files.items() if name not in _UNLISTED}
+    return {name: folder / name for name in files_below(folder) if name not in _UNLISTED}

@@ -5,11 +5,14 @@ import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from transdiff_jax.errors import UserError
+from transdiff_jax.storage.bucket_path import BucketPath
+from transdiff_jax.storage.leases import Lease
 
 Json = dict[str, Any]  # the object in a JSON file
 
@@ -18,7 +21,17 @@ _TEMPORARY = ".{name}.{writer}.tmp"
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; it is renamed when the block ends, or removed when the block raises."""
+    """Yields a temporary path beside `path`; it is renamed when the block ends, or removed when the block raises.
+
+    For a path in a bucket the temporary one is on this machine; it is uploaded when the block ends.
+    """
+    if isinstance(path, BucketPath):
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / path.name
+            yield local
+            with write_errors(path):
+                path.upload(local)
+        return
     writer = f"{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(_TEMPORARY.format(name=path.name, writer=writer))
     try:
@@ -30,12 +43,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_temporaries(folder: Path) -> None:
     """Removes the temporary files of killed writers. No writer may be at work in the folder."""
+    if isinstance(folder, BucketPath):
+        return  # an upload leaves none
     for path in folder.glob(_TEMPORARY.format(name="*", writer="*")):
         path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file atomically."""
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -45,12 +63,16 @@ def write_json(path: Path, value: Json) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def lock(path: Path) -> IO[str]:
+def lock(path: Path) -> IO[str] | Lease:
     """Locks a file against other processes and returns it open; closing it, or the process's end, releases the lock.
+
+    In a bucket a lease stands for the lock: a process that is killed holds it a while longer.
 
     Raises:
         UserError: another process holds the lock, or the file system has no locks.
     """
+    if isinstance(path, BucketPath):
+        return Lease(path)
     file = path.open("a")
     try:
         _take(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -42,7 +42,7 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
         JsonError: it is no regular file, or too large.
         OSError: it is missing or cannot be read.
     """
-    if path.exists() and not path.is_file():
+    if not path.is_file() and path.exists():
         raise JsonError("is not a file")
     size = path.stat().st_size
     if size > most_bytes:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
 from transdiff_jax.storage.frozen_weights import FrozenParams, read_note, restore_frozen, save_frozen
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.tokenizer.kl16 import NORM_GROUPS, Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 SIZES = "sizes.json"
@@ -35,7 +35,7 @@ def weights_digest(folder: str) -> str:
         UserError: the folder holds no weights, or is no path.
     """
     try:
-        return sha256(user_path(folder, "config.tokenizer.weights") / MANIFEST)
+        return sha256(location(folder, "config.tokenizer.weights") / MANIFEST)
     except OSError as error:
         raise UserError(
             f"config.tokenizer.weights={folder!r} holds no KL-16 weights ({error}); make them with transdiff convert "

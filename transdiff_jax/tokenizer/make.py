@@ -2,7 +2,7 @@
 
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.kl16 import Kl16Tokenizer
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer
@@ -27,7 +27,7 @@ def _make_kl16(config: Config) -> Kl16Tokenizer:
             "config.tokenizer.weights (in transdiff sample: --tokenizer) must name a folder with KL-16 weights; make "
             "one with transdiff convert --kind=kl16"
         )
-    tokenizer = load_tokenizer(user_path(c.weights, "config.tokenizer.weights"), c.dtype, c.slice_size)
+    tokenizer = load_tokenizer(location(c.weights, "config.tokenizer.weights"), c.dtype, c.slice_size)
     for name, wanted, found in (
         ("config.model.latent_channels", config.model.latent_channels, tokenizer.config.latent_channels),
         ("config.data.image_channels", config.data.image_channels, tokenizer.config.image_channels),

@@ -34,7 +34,7 @@ from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.training.ema import relative_distance
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
@@ -89,7 +89,7 @@ def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profi
     Raises:
         UserError: as in `train`, or what `make_task` raises.
     """
-    workdir = user_path(workdir, "workdir")
+    workdir = location(workdir, "workdir")
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     check_shared(workdir, "workdir")
@@ -134,9 +134,9 @@ def _start(
     task = make_task(config, mesh, None)
     params = init_sharded_params(config.model, config.seed, mesh)
     if config.train.init_from:
-        workdir = user_path(config.train.init_from, "config.train.init_from")
+        workdir = location(config.train.init_from, "config.train.init_from")
         weights = task.start or load_weights(workdir, mesh, kind=config.train.init_weights)
-        logging.info("fine-tuning from step %d of %s", weights.step, config.train.init_from)
+        logging.info("fine-tuning from step %d of %s", weights.step, workdir)
         params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
     return task, create_state(config, mesh, params), 0.0
 
@@ -155,10 +155,9 @@ class _Run:
         stop: StopRequest,
         seconds: float,
     ) -> None:
-        self.config, self.mesh, self.store, self.data, self.stop = config, mesh, store, data, stop
-        self.task = task
+        self.config, self.task, self.mesh, self.store, self.data, self.stop = config, task, mesh, store, data, stop
         self.seconds_before, self.started = seconds, time.monotonic()
-        self.workdir, self.writer = workdir, make_writer(workdir)
+        self.writer = make_writer(workdir, store.check_lock)
         self.tokenizer = tokenizer_digest(config)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[Metrics] = []  # of the steps since the last log
@@ -178,6 +177,7 @@ class _Run:
             step = first
             while step < last and not self.stop.reached():
                 step += 1
+                self.store.check_lock()
                 batch = next(self.data)
                 indices = batch.pop("index")
                 state, metrics = train_step(state, to_global(batch, self.mesh))
@@ -213,8 +213,8 @@ class _Run:
         return self.seconds_before + time.monotonic() - self.started
 
     def _save(self, step: int, state: TrainState) -> None:
-        # The watch lags behind. It catches up here, so that a run that must stop does not save first.
-        self.watch.finish()
+        self.watch.finish()  # it lags behind, and a run that must stop does not save first
+        self.writer.flush()  # the numbers of a step that a kill leaves are there, too
         names, teacher = self.data.class_names, self.task.teacher
         record = RunRecord(self.config, self.data.get_state(), self._seconds(), names, self.tokenizer, teacher)
         self.store.save(step, state, record)

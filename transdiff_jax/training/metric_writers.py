@@ -5,7 +5,7 @@ import json
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -14,8 +14,10 @@ from jaxtyping import UInt8
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import is_first
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import write_errors
 from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
+from transdiff_jax.training.metric_uploads import MetricUploads
 
 
 class _NoSummaryWriter(types.ModuleType):
@@ -153,13 +155,44 @@ def _ends_a_line(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def make_writer(workdir: Path) -> metric_writers.MetricWriter:
+def make_writer(workdir: Path, check: Callable[[], None] = lambda: None) -> metric_writers.MetricWriter:
     """All destinations of a run in the first process, none in the others.
 
-    Its methods raise a UserError if a file cannot be written.
+    Its methods raise a UserError if a file cannot be written. `flush` leaves everything in the workdir, also in one in
+    a bucket, which otherwise gets it every 30 seconds.
+
+    Args:
+        workdir: of the run.
+        check: called before anything is written to a bucket; raises a UserError if the run is another job's by now.
     """
-    writers = [TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)] if is_first() else []
-    return metric_writers.MultiWriter(writers)
+    if not is_first():
+        return metric_writers.MultiWriter([])
+    if not isinstance(workdir, BucketPath):
+        return metric_writers.MultiWriter([TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)])
+    with write_errors(workdir):
+        uploads = MetricUploads(workdir, METRICS_FILE, check)
+    return _UploadedWriter(uploads)
+
+
+class _UploadedWriter(metric_writers.MultiWriter):
+    """All destinations of a run in a bucket."""
+
+    def __init__(self, uploads: MetricUploads) -> None:
+        super().__init__([TensorBoardWriter(uploads.folder), JsonLinesWriter(uploads.folder / METRICS_FILE)])
+        self._uploads = uploads
+
+    def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
+        super().write_scalars(step, scalars)
+        if self._uploads.due():
+            self.flush()
+
+    def flush(self) -> None:
+        super().flush()
+        self._uploads.upload()
+
+    def close(self) -> None:
+        super().close()
+        self._uploads.upload(last=True)
 
 
 def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:

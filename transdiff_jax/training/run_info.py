@@ -1,7 +1,6 @@
 """What the folder of a run holds: its settings, its checkpoints with their damage, its scores and its last metrics."""
 
 import datetime
-import os
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ from transdiff_jax.model.params import init_params
 from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
+from transdiff_jax.storage.paths import files_below
 from transdiff_jax.training.metric_writers import METRICS_FILE, last_metrics
 from transdiff_jax.training.training_scores import CERTIFICATES
 
@@ -131,14 +131,7 @@ def _metrics(path: Path) -> Json:
 
 def _bytes(folder: Path) -> int:
     """The size of all files below a folder that a trainer may be changing."""
-    return sum(_file_bytes(Path(parent) / name) for parent, _, names in os.walk(folder) for name in names)
-
-
-def _file_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return sum(files_below(folder).values())
 
 
 def _size(count: int) -> str:

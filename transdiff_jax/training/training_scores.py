@@ -22,7 +22,7 @@ from transdiff_jax.model.params import Params
 from transdiff_jax.parallel.processes import do_in_first_process, is_first
 from transdiff_jax.sampling.sampler import Sampler
 from transdiff_jax.storage.files import write_errors, write_json
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 
 CERTIFICATES = "evaluation"
 
@@ -42,10 +42,10 @@ class TrainingScores:
             UserError: a file cannot be used.
         """
         self._config, self._mesh, self._folder = config, mesh, workdir / CERTIFICATES
-        inception = load_inception(user_path(config.eval.inception, "config.eval.inception"))
+        inception = load_inception(location(config.eval.inception, "config.eval.inception"))
         self._extractor = make_extractor(inception.params, mesh, None)
         self._inception = inception._replace(params={})  # the extractor holds them on the devices
-        self._reference = load_reference(user_path(config.eval.reference, "config.eval.reference"), self._extractor)
+        self._reference = load_reference(location(config.eval.reference, "config.eval.reference"), self._extractor)
 
     def __call__(self, step: int, params: Params, sampler: Sampler, stopped: Callable[[], bool]) -> dict[str, float]:
         """Scores samples of an average; every process calls this.

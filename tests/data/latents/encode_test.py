@@ -16,6 +16,7 @@ from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.sources.tfds import TfdsSource
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel import progress
+from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import lock
 from transdiff_jax.tokenizer.make import make_tokenizer
 
@@ -312,3 +313,31 @@ def test_batches_that_fit_no_machine_are_refused_before_the_folder_is_made(weigh
             cache_latents(config, tmp_path / "out")
     assert photographs.read == []
     assert not (tmp_path / "out").exists()
+
+
+def test_in_a_bucket_a_stopped_job_goes_on_and_ends_with_the_same_bytes(
+    weights, finished, photographs, bucket, monkeypatch
+):
+    class Interrupted(BaseException):
+        pass
+
+    upload = BucketPath.upload
+
+    def stop(path, source):
+        if path.name == shard(bucket, 1).name:
+            raise Interrupted
+        upload(path, source)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(BucketPath, "upload", stop)
+        cache_latents(photo_config(weights), bucket, shard_records=SHARD)
+    assert [path.name for path in bucket.glob("*.array_record")] == [shard(bucket, 0).name]
+    photographs.read.clear()
+    cache_latents(photo_config(weights), bucket, shard_records=SHARD)
+    assert sorted(photographs.read) == list(range(SHARD, COUNT))
+    assert contents(bucket) == contents(finished)
+    assert check_all(bucket).records == COUNT
+    np.testing.assert_array_equal(moments(bucket), moments(finished))
+    shard(bucket, 1).write_bytes(b"cut short")
+    with pytest.raises(UserError, match="bytes instead of"):
+        LatentSource(bucket)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.support.buckets import upload
 from tests.support.photos import CLASSES, Photos, write_folder, write_tfds
 from transdiff_jax.config import DataConfig
 from transdiff_jax.data.groups.index import IndexedGroups
@@ -223,3 +224,18 @@ def test_a_record_without_a_class(photos, monkeypatch):
     source.class_names = CLASSES[:1]
     with pytest.raises(UserError, match=r"record \d+ of split train in .* has no class"):
         source.labels()
+
+
+def test_a_dataset_is_read_from_a_bucket_but_not_prepared_there(bucket, tmp_path):
+    directory = write_tfds(write_folder(tmp_path / "folder"), tmp_path / "tfds")
+    config = DataConfig(source="tfds:photos", directory=str(upload(directory, bucket / "tfds")), image_channels=3)
+    here, there = open_source(dataclasses.replace(config, directory=str(directory))), open_source(config)
+    assert len(there) == len(here) == 16
+    assert there.labels_and_ids()[0].tolist() == here.labels_and_ids()[0].tolist()
+    np.testing.assert_array_equal(there[3]["image"], here[3]["image"])
+    with pytest.raises(UserError, match="cannot be prepared in a bucket: prepare it in a local folder, then copy"):
+        open_source(dataclasses.replace(config, directory=str(bucket / "nothing")))
+    with pytest.raises(UserError, match=r"config.data.directory=gs://.* is no local path, and only local paths work"):
+        open_source(DataConfig(source="digits", directory=str(bucket)))
+    with pytest.raises(UserError, match=r"image files are read from local folders only: .* cache its latents in the"):
+        open_source(DataConfig(source=f"folder:{bucket}"))

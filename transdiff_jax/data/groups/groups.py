@@ -14,7 +14,7 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 from transdiff_jax.data.sources.base import Labelled
 from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import check_same
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 
 _NAMED = 5  # classes in a message
 
@@ -142,7 +142,7 @@ def make_groups(config: Config, source: Labelled) -> Groups:
     """
     num_images, groups = config.model.num_images, config.data.groups
     if groups.startswith(INDEX_PREFIX):
-        return IndexedGroups(user_path(groups.removeprefix(INDEX_PREFIX), "config.data.groups"), source, num_images)
+        return IndexedGroups(location(groups.removeprefix(INDEX_PREFIX), "config.data.groups"), source, num_images)
     if num_images == 1:
         return SingleRecords(len(source))
     return RandomGroups(_labels_of_job(source), num_images, config.data.small_classes)

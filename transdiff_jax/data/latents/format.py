@@ -24,6 +24,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, intact_files
 from transdiff_jax.storage.files import Json, write_bytes, write_json
 from transdiff_jax.storage.json_files import read_json_object
+from transdiff_jax.storage.paths import sizes_of
 
 FORMAT = 1
 LABELS, IDS = "labels.npy", "ids.json.gz"
@@ -204,11 +205,12 @@ def read_ids(folder: Path, manifest: Manifest) -> list[str]:
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
     """Raises a UserError if a file of records is missing or has another size; reads none of them."""
-    for index, shard in enumerate(manifest.shards):
-        path = folder / shard_name(index, len(manifest.shards))
-        size = path.stat().st_size if path.is_file() else None
+    names = [shard_name(index, len(manifest.shards)) for index in range(len(manifest.shards))]
+    sizes = sizes_of(folder, names)
+    for name, shard in zip(names, manifest.shards, strict=True):
+        size = sizes.get(name)
         if size != shard.bytes:
-            raise damaged(path, "missing" if size is None else f"{size} bytes instead of {shard.bytes}")
+            raise damaged(folder / name, "missing" if size is None else f"{size} bytes instead of {shard.bytes}")
 
 
 def intact(folder: Path, digests: dict[int, str], num_shards: int) -> set[int]:

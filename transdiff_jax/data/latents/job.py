@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import errno
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -39,6 +38,8 @@ from transdiff_jax.data.latents.format import (
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
 from transdiff_jax.storage.files import atomic_path, lock, remove_temporaries, write_errors
+from transdiff_jax.storage.leases import Lease
+from transdiff_jax.storage.paths import delete_tree
 
 PROGRESS, SETTINGS, LOCK = "progress", "settings.json", ".lock"
 
@@ -67,7 +68,7 @@ class LatentJob:
     def __init__(self, folder: Path, settings: LatentSettings) -> None:
         self._folder = folder
         self._settings = settings
-        self._lock: IO[str] | None = None
+        self._lock: IO[str] | Lease | None = None
 
     def open(self) -> np.ndarray:
         """Creates the folder or continues it, and holds it until `close`.
@@ -115,6 +116,8 @@ class LatentJob:
                 content.writer.close()
                 digest = sha256(temporary)
             written = Shard(len(content.labels), temporary.stat().st_size, digest, tuple(content.skipped))
+        if isinstance(self._lock, Lease):
+            self._lock.check()
         with write_errors(self._progress(shard)):
             self._note(shard, written, content.labels, content.ids)
 
@@ -132,7 +135,7 @@ class LatentJob:
             together = [list(itertools.chain.from_iterable(lists)) for lists in (labels, ids)]
             with write_errors(self._folder / MANIFEST):
                 write_manifest(self._folder, self._settings, list(shards), *together)
-        shutil.rmtree(self._folder / PROGRESS, ignore_errors=True)
+        delete_tree(self._folder / PROGRESS)
         return read_manifest(self._folder)
 
     def skipped(self) -> int:

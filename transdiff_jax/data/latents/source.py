@@ -22,7 +22,7 @@ from transdiff_jax.data.latents.format import (
 )
 from transdiff_jax.data.shared_arrays import SharedArrays
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.paths import location
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
 # Suited to random access: no reading ahead, no threads, a buffer of about one record.
@@ -121,7 +121,7 @@ def open_latents(config: Config) -> LatentSource:
     Raises:
         UserError: the folder is not complete or is damaged, or its latents do not fit the configuration.
     """
-    folder = user_path(config.data.source.removeprefix(LATENTS_PREFIX), "config.data.source")
+    folder = location(config.data.source.removeprefix(LATENTS_PREFIX), "config.data.source")
     source = LatentSource(folder)
     _check_weights(folder, source.manifest.settings.tokenizer_sha256, config.tokenizer.weights)
     made = source.manifest.settings

@@ -13,11 +13,16 @@ from transdiff_jax.data.sources.digits import prepare_digits
 from transdiff_jax.data.sources.folder import FolderSource
 from transdiff_jax.data.sources.tfds import TfdsSource, damaged
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.paths import user_path
+from transdiff_jax.storage.bucket_path import BucketPath
+from transdiff_jax.storage.paths import location, user_path
 
 # A dataset of TFDS itself: a namespace before the name could make TFDS fetch code.
 _NAME = re.compile(r"\w+(/[\w.,=+-]+)?(:[\d.*]+)?", re.ASCII)
 _REFUSED = "Failed to construct dataset"
+_LOCAL_FOLDERS = (
+    "image files are read from local folders only: copy or mount it, and cache its latents in the bucket "
+    "(transdiff cache_latents), which training reads from there"
+)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -27,9 +32,10 @@ def open_source(config: DataConfig) -> Source:
         UserError: the folder, the dataset or its split does not exist, is not prepared, or cannot be used.
     """
     if config.source.startswith(FOLDER_PREFIX):
-        folder = user_path(config.source.removeprefix(FOLDER_PREFIX), "config.data.source")
+        folder = user_path(config.source.removeprefix(FOLDER_PREFIX), "config.data.source", _LOCAL_FOLDERS)
         return FolderSource(folder, config.image_channels)
-    directory = user_path(config.directory, "config.data.directory")
+    place = user_path if config.source == "digits" else location  # the digits are prepared there
+    directory = place(config.directory, "config.data.directory")
     try:
         if config.source == "digits":
             builder = prepare_digits(str(directory))
@@ -59,6 +65,11 @@ def _prepared_builder(name: str, directory: Path) -> tfds.core.DatasetBuilder:
         if _REFUSED not in str(error):
             raise
         raise UserError(f"{field}: TFDS cannot make it: {str(error).splitlines()[0]}") from None
+    if not builder.is_prepared() and isinstance(directory, BucketPath):
+        raise UserError(
+            f"{field} is not prepared in {directory} (config.data.directory), and a dataset cannot be prepared in a "
+            "bucket: prepare it in a local folder, then copy that folder (gcloud storage cp -r)"
+        )
     if not builder.is_prepared():
         raise UserError(
             f"{field} is not prepared in {directory} (config.data.directory): first "
