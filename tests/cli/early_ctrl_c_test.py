@@ -8,6 +8,11 @@ import pytest
 from tests.support.paths import ROOT
 
 
+def not_ignored():
+    """Undoes what a job in the background inherits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("command", [["main", "train"], ["train"]], ids=["script", "module"])
 def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(command):
     name, *arguments = command
@@ -17,7 +22,7 @@ def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(command):
         env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored
+        preexec_fn=not_ignored,
     )
     loading = iter(process.stderr.readline, "")
     assert any(line.split("|")[-1].strip().startswith("jax") for line in loading)
@@ -29,5 +34,7 @@ def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(command):
 
 def test_imports_by_others_leave_ctrl_c_alone():
     code = "import signal, transdiff_jax.cli; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, preexec_fn=not_ignored
+    )
     assert result.stdout == "True\n"

@@ -1,3 +1,4 @@
+import jax
 import pytest
 
 from transdiff_jax.data import same_records
@@ -32,6 +33,7 @@ NAMES = [f"n{index}" for index in range(9)]
 )
 def test_what_differs_between_processes_is_seen(monkeypatch, other, same):
     seen = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(same_records, "check_same", lambda value, message: seen.append((value, message)))
     check_same_records(Records(NAMES), "config.data.source=folder:a")
     check_same_records(other, "config.data.source=folder:a")

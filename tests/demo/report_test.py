@@ -71,6 +71,6 @@ def test_what_is_missing_is_named(folder, missing, message):
 def test_images_that_have_changed_are_not_scored_nor_shown(folder, name):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"\.png has changed since transdiff sample wrote it; run the same command"):
+    with pytest.raises(UserError, match=r"\.png has changed since transdiff sample wrote it; run the same transdiff"):
         write_report(folder)
     (folder / name).write_bytes(content)

@@ -12,7 +12,7 @@ from tests.support.sample_sets import write_samples
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation import image_sets
 from transdiff_jax.evaluation.image_sets import open_images, sampler_settings
-from transdiff_jax.generation import finished_set
+from transdiff_jax.generation import sample_reader
 from transdiff_jax.generation.finished_set import read_finished
 from transdiff_jax.generation.sample_files import SHARD_SIZE
 from transdiff_jax.images.decoding import decode
@@ -59,7 +59,7 @@ def test_a_set_of_more_than_a_shard(tmp_path):
 
 def test_only_the_first_image_and_those_that_are_asked_for_are_read(finished, monkeypatch):
     decoded = []
-    monkeypatch.setattr(finished_set, "decode", lambda data, channels: decoded.append(data) or decode(data, channels))
+    monkeypatch.setattr(sample_reader, "decode", lambda data, channels: decoded.append(data) or decode(data, channels))
     second = list(open_images(finished, "--samples").batches(4))[1]
     assert second[np.array([], int)].shape == (0, *IMAGES.shape[1:])
     np.testing.assert_array_equal(second[np.array([2, 0])], IMAGES[[6, 4]])

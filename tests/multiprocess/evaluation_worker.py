@@ -16,7 +16,7 @@ from tests.support.flags import run
 from tests.support.networks import installed, projection
 from transdiff_jax.cli import app, evaluate, sampling_flags
 from transdiff_jax.errors import UserError
-from transdiff_jax.evaluation import image_sets
+from transdiff_jax.generation import sample_reader
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.processes import check_same
 from transdiff_jax.training.loop import train
@@ -42,8 +42,8 @@ def train_with_scores(folder, steps, num_samples):
 
 def count_decoded(patch):
     """A list that grows with each image that this process decodes."""
-    decoded, decode = [], image_sets.decode
-    patch.setattr(image_sets, "decode", lambda data, channels: decoded.append(1) or decode(data, channels))
+    decoded, decode = [], sample_reader.decode
+    patch.setattr(sample_reader, "decode", lambda data, channels: decoded.append(1) or decode(data, channels))
     return decoded
 
 

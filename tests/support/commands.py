@@ -73,6 +73,6 @@ def read_final(workdir):
 
 
 def sample_set(out):
-    """All files of a sample set except the record, which holds times."""
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "samples.json"]
+    """All files of a sample set except the record, which holds times, and the lock."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.name not in ("samples.json", ".lock")]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}

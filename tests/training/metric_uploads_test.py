@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ def test_metrics_are_uploaded_in_time_and_continued(bucket, monkeypatch):
     writer.close()
     assert not folder.exists()
 
+    time.sleep(1)  # event files are named by the second
     monkeypatch.setattr(metric_uploads, "UPLOAD_SECONDS", 0)
     writer = make_writer(bucket)
     writer.write_scalars(3, {"loss": 1.0})

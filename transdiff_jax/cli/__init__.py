@@ -1,5 +1,3 @@
 """Command lines: each parses its flags and calls one function."""
 
-from transdiff_jax.cli import early_ctrl_c
-
-__all__ = ["early_ctrl_c"]
+import transdiff_jax.cli.early_ctrl_c  # noqa: F401  # before the slow imports of the commands

@@ -1,5 +1,7 @@
 """Checks that all processes of a job read the same data, from one folder or from copies of it."""
 
+import jax
+
 from transdiff_jax.data.sources.base import Labelled
 from transdiff_jax.parallel.processes import check_same
 
@@ -14,6 +16,8 @@ def check_same_records(source: Labelled, name: str) -> None:
     Raises:
         UserError: in all processes, if one has others.
     """
+    if jax.process_count() == 1:
+        return  # the names of some sources lie in their records, which would be read
     count = len(source)
     shown = sorted({0, count // 3, count // 2, count - 1}) if count else []
     outline = [count, source.class_names, [source.id(index) for index in shown]]

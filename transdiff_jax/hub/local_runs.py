@@ -30,7 +30,7 @@ from transdiff_jax.parallel.processes import in_first_process
 from transdiff_jax.storage.files import locked, write_errors
 from transdiff_jax.storage.hub_errors import MissingFileError
 from transdiff_jax.storage.hub_files import SCHEME, HubName, fetch, parse_name, pin
-from transdiff_jax.storage.paths import given_text, location, scheme_of
+from transdiff_jax.storage.paths import given_text, location, scheme_of, user_path
 from transdiff_jax.storage.torch_file import require_torch
 
 CACHE = "~/.cache/transdiff_jax/models"
@@ -131,7 +131,7 @@ def _make_bundled(file: HubName, run: Path, tokenizer: Path) -> None:
 
 
 def _folder(file: HubName, path: str) -> Path:
-    root = Path(CACHE).expanduser() / file.repo.replace("/", "--") / file.revision
+    root = user_path(CACHE, "the cache of models") / file.repo.replace("/", "--") / file.revision
     return root / path.replace("/", "--")
 
 
