@@ -17,7 +17,7 @@ CONFIG = app.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the student's run: checkpoints, metrics.jsonl, TensorBoard events.",
+    "Folder of the student's run, local or gs://BUCKET/FOLDER: checkpoints, metrics.jsonl, TensorBoard events.",
     flag_values=FLAGS,
     required=True,
 )

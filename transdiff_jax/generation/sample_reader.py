@@ -58,7 +58,7 @@ class SampleReader:
             file = zipfile.ZipFile(io.BytesIO(data))
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
                 raise zipfile.BadZipFile
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the last: a version of zip that Python lacks
             raise UserError(f"{self._folder / archive} is no archive of transdiff sample; {AGAIN}") from None
         return file
 

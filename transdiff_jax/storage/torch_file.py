@@ -126,6 +126,7 @@ def _check_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+    # zipfile raises NotImplementedError for a compression that it does not know, which flipped bits can name.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError):
         raise UserError(f"{path} is damaged or cut short: its archive has no end; copy or download it again") from None
     if damaged is not None:
