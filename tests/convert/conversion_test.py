@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.configs import tiny_config
 from tests.support.paths import GOLDEN
+from transdiff_jax.checkpoints.record import RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import MeshConfig, ModelConfig, make_config
@@ -25,8 +26,8 @@ from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.sampling.sampler import make_sampler
 from transdiff_jax.tokenizer.kl16 import Kl16Config
 from transdiff_jax.tokenizer.kl16_weights import load_tokenizer
-from transdiff_jax.training import loop
 from transdiff_jax.training.finetune import adapt_params
+from transdiff_jax.training.start import start
 from transdiff_jax.training.state import create_state
 from transdiff_jax.verification.golden import GoldenFile, RuleWeights
 
@@ -156,7 +157,7 @@ def test_a_converted_run_is_fine_tuned_but_not_resumed(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, adapted["decoder"], weights.params["decoder"])
     store = CheckpointStore(tmp_path / "run", keep_last=1)
     with pytest.raises(UserError, match=r"no training state to resume: .* config\.train\.init_from"):
-        loop._start(weights.config, mesh(), store, data=None, make_task=None)
+        start(weights.config, mesh(), store, data=None, make_task=None)
     store.close()
 
 
@@ -164,7 +165,7 @@ def test_a_trained_run_is_exported(tmp_path):
     config = tiny_config()
     state = create_state(config, mesh())
     store = CheckpointStore(tmp_path, keep_last=1)
-    store.save(3, state, loop.RunRecord(config, {"position": 3}, 0.0))
+    store.save(3, state, RunRecord(config, {"position": 3}, 0.0))
     store.close()
     export_transdiff(tmp_path, tmp_path / "a.pth")
     exported = read(tmp_path / "a.pth")["model"]

@@ -7,7 +7,7 @@ CODE = """
 import sys
 from transdiff_jax.training import metric_writers
 assert not [name for name in sys.modules if name.partition(".")[0] == "clu"], "clu is left as it was"
-metric_writers.make_writer  # ours works with what it has loaded
+metric_writers.JsonLinesWriter  # ours works with what it has loaded
 try:
     import clu.metric_writers
 except ImportError as error:

@@ -3,15 +3,17 @@ import time
 import numpy as np
 import pytest
 
+from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.training import metric_uploads
-from transdiff_jax.training.metric_writers import make_writer, read_metrics
+from transdiff_jax.training.metric_writers import read_metrics
+from transdiff_jax.training.run_writer import make_writer
 
 
 def test_metrics_are_uploaded_in_time_and_continued(bucket, monkeypatch):
     monkeypatch.setattr(metric_uploads, "UPLOAD_SECONDS", 1000)
-    writer = make_writer(bucket)
+    writer = make_writer(Config(), bucket)
     writer.write_scalars(1, {"loss": 3.0})
     assert not bucket.is_dir(), "not yet"
     writer.flush()
@@ -24,7 +26,7 @@ def test_metrics_are_uploaded_in_time_and_continued(bucket, monkeypatch):
 
     time.sleep(1)  # event files are named by the second
     monkeypatch.setattr(metric_uploads, "UPLOAD_SECONDS", 0)
-    writer = make_writer(bucket)
+    writer = make_writer(Config(), bucket)
     writer.write_scalars(3, {"loss": 1.0})
     assert read_metrics(bucket / "metrics.jsonl", "loss") == ([1, 2, 3], [3.0, 2.0, 1.0])
     writer.close()
@@ -35,7 +37,7 @@ def test_a_job_that_has_lost_the_run_uploads_nothing(bucket):
     def lost():
         raise UserError("taken over")
 
-    writer = make_writer(bucket, lost)
+    writer = make_writer(Config(), bucket, lost)
     writer.write_scalars(1, {"loss": 3.0})
     with pytest.raises(UserError, match="taken over"):
         writer.close()
@@ -46,7 +48,7 @@ def test_an_upload_that_fails_is_tried_again_and_the_last_one_is_an_error(bucket
     def fail(path, source):
         raise OSError(5, "no route", str(path))
 
-    writer = make_writer(bucket)
+    writer = make_writer(Config(), bucket)
     monkeypatch.setattr(BucketPath, "upload", fail)
     writer.write_scalars(1, {"loss": 3.0})
     writer.flush()

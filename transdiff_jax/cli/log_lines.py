@@ -10,7 +10,9 @@ from absl import logging
 # The errors of these libraries reach us as exceptions, so their messages would say things twice.
 _SILENT_LIBRARIES = {"orbax", "asyncio", "tensorflow_datasets"}
 # These libraries log about themselves at the level INFO.
-_TALKATIVE_LIBRARIES = {"grain", "jax", "etils", "httpx2", "filelock", "huggingface_hub", "fsspec", "gcsfs", "google"}
+_TALKATIVE_LIBRARIES = {
+    *("grain", "jax", "etils", "httpx2", "filelock", "huggingface_hub", "fsspec", "gcsfs", "google", "wandb"),
+}
 
 
 class _OwnMessages(python_logging.Filter):

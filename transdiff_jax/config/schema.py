@@ -129,6 +129,8 @@ class TrainConfig:
     ema_warmup: bool = False  # the rate of an average is at most (1 + n) / (10 + n) after n steps
     max_nonfinite_steps: int = 10  # stop after this many non-finite steps in a row
     log_every: int = 50
+    # Where numbers and sample grids go beside metrics.jsonl. wandb: Weights & Biases, with the extra of that name.
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     sample_every: int = 0  # steps between sample grids in the event file; 0: none
     checkpoint_every: int = 1000
     keep_last: int = 2  # newest checkpoints to keep

@@ -180,10 +180,9 @@ def _check_training(config: Config) -> None:
         'config.train.only must be "all"',
     )
     _require(len(train.ema_rates) > 0, "config.train.ema_rates=() must name at least one rate")
-    _require(
-        len(set(train.ema_rates)) == len(train.ema_rates),
-        f"config.train.ema_rates={train.ema_rates} must not name a rate twice",
-    )
+    for name, noun in (("ema_rates", "rate"), ("loggers", "logger")):
+        values = getattr(train, name)
+        _require(len(set(values)) == len(values), f"config.train.{name}={values} must not name a {noun} twice")
     _require(
         config.optimizer.warmup_steps <= train.steps,
         f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} must not exceed config.train.steps="

@@ -20,28 +20,26 @@ from ml_collections import ConfigDict
 
 from transdiff_jax.checkpoints.record import RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
-from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import Config, as_config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.grids import grid
-from transdiff_jax.model.needs import check_sampling_memory, check_training_memory
-from transdiff_jax.model.params import Params, init_sharded_params
+from transdiff_jax.model.params import Params
 from transdiff_jax.parallel.arrays import to_global
-from transdiff_jax.parallel.mesh import check_batch, make_mesh
+from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.parallel.profiling import Profile, Profiler
 from transdiff_jax.parallel.progress import Progress
 from transdiff_jax.parallel.shared_folders import check_shared
 from transdiff_jax.sampling.sampler import Sampler, make_sampler
 from transdiff_jax.storage.paths import location
 from transdiff_jax.training.ema import relative_distance
-from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.finite_watch import FiniteWatch
-from transdiff_jax.training.metric_writers import make_writer
 from transdiff_jax.training.objective import TIMESTEP_BUCKETS, Metrics
-from transdiff_jax.training.same_run import check_same_run, tokenizer_digest
-from transdiff_jax.training.state import TrainState, abstract_state, create_state
+from transdiff_jax.training.run_writer import make_writer
+from transdiff_jax.training.same_run import tokenizer_digest
+from transdiff_jax.training.start import check_start, start
+from transdiff_jax.training.state import TrainState
 from transdiff_jax.training.step import make_train_step
 from transdiff_jax.training.stop import StopRequest
 from transdiff_jax.training.task import Grid, MakeTask, Task
@@ -91,7 +89,7 @@ def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profi
     """
     workdir = location(workdir, "workdir")
     mesh = make_mesh(config.mesh)
-    _check_batches(config, mesh)
+    check_start(config, mesh)
     check_shared(workdir, "workdir")
     with contextlib.ExitStack() as stack:
         stop = StopRequest()
@@ -101,44 +99,12 @@ def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profi
         )
         data = TrainingData(config, workdir, shares_of(mesh))
         stack.callback(data.close)
-        task, state, seconds = _start(config, mesh, store, data, make_task)
+        task, state, seconds = start(config, mesh, store, data, make_task)
         first, last = int(state.step), config.train.steps
         if first >= last:
             logging.info("already trained to step %d (config.train.steps=%d): nothing to do", first, last)
         else:
             _Run(config, task, workdir, mesh, store, data, stop, seconds).train(state, profile)
-
-
-def _check_batches(config: Config, mesh: Mesh) -> None:
-    c = config.train
-    name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
-    check_batch(c.batch_size // c.accumulation, mesh, name)
-    check_training_memory(config, mesh)
-    if c.sample_every or config.eval.every:
-        check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
-        check_sampling_memory(config, mesh)
-
-
-def _start(
-    config: Config, mesh: Mesh, store: CheckpointStore, data: TrainingData, make_task: MakeTask
-) -> tuple[Task, TrainState, float]:
-    """The task, its state to continue from, and the seconds trained so far; moves `data` to the matching place."""
-    step = store.newest_intact()
-    if step is not None:
-        record = store.read_record(step)
-        check_same_run(record, config, store.folder)
-        task = make_task(config, mesh, record.teacher)
-        data.set_state(record.data)
-        logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
-        return task, store.read_state(step, abstract_state(config, mesh)), record.train_seconds
-    task = make_task(config, mesh, None)
-    params = init_sharded_params(config.model, config.seed, mesh)
-    if config.train.init_from:
-        workdir = location(config.train.init_from, "config.train.init_from")
-        weights = task.start or load_weights(workdir, mesh, kind=config.train.init_weights)
-        logging.info("fine-tuning from step %d of %s", weights.step, workdir)
-        params = adapt_params(weights.params, params, weights.config.model, config.train.init_from)
-    return task, create_state(config, mesh, params), 0.0
 
 
 class _Run:
@@ -157,7 +123,7 @@ class _Run:
     ) -> None:
         self.config, self.task, self.mesh, self.store, self.data, self.stop = config, task, mesh, store, data, stop
         self.seconds_before, self.started = seconds, time.monotonic()
-        self.writer = make_writer(workdir, store.check_lock)
+        self.writer = make_writer(config, workdir, store.check_lock)
         self.tokenizer = tokenizer_digest(config)
         self.watch = FiniteWatch(config.train.max_nonfinite_steps)
         self.metrics: list[Metrics] = []  # of the steps since the last log

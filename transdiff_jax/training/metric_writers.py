@@ -5,7 +5,7 @@ import json
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -13,11 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from transdiff_jax.errors import UserError
-from transdiff_jax.parallel.processes import is_first
-from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.files import write_errors
 from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
-from transdiff_jax.training.metric_uploads import MetricUploads
 
 
 class _NoSummaryWriter(types.ModuleType):
@@ -48,7 +45,7 @@ MOST_BYTES = 2**30  # of such a file; a longer one would fill the memory
 FLUSH_SECONDS = 10  # between two moments at which the event file is on disk for certain
 
 
-class _ScalarAndImageWriter(metric_writers.MetricWriter):
+class ScalarAndImageWriter(metric_writers.MetricWriter):
     """A writer of scalars and images, the two kinds that this package uses; the other kinds raise a TypeError."""
 
     def _unsupported(self, kind: str) -> None:
@@ -77,7 +74,7 @@ class _ScalarAndImageWriter(metric_writers.MetricWriter):
         self._unsupported("hyperparameters")
 
 
-class TensorBoardWriter(_ScalarAndImageWriter):
+class TensorBoardWriter(ScalarAndImageWriter):
     """Event files for TensorBoard, without TensorFlow.
 
     It writes in the caller's thread. The thread of tensorboardX's own writer dies of a full disk, and its caller then
@@ -118,7 +115,7 @@ class TensorBoardWriter(_ScalarAndImageWriter):
             self._events.close()
 
 
-class JsonLinesWriter(_ScalarAndImageWriter):
+class JsonLinesWriter(ScalarAndImageWriter):
     """One JSON object per line: {"step": …, metric: value, …}; it skips images, which the event file holds."""
 
     def __init__(self, path: Path) -> None:
@@ -153,46 +150,6 @@ def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         return file.read() in (b"", b"\n")
-
-
-def make_writer(workdir: Path, check: Callable[[], None] = lambda: None) -> metric_writers.MetricWriter:
-    """All destinations of a run in the first process, none in the others.
-
-    Its methods raise a UserError if a file cannot be written. `flush` leaves everything in the workdir, also in one in
-    a bucket, which otherwise gets it every 30 seconds.
-
-    Args:
-        workdir: of the run.
-        check: called before anything is written to a bucket; raises a UserError if the run is another job's by now.
-    """
-    if not is_first():
-        return metric_writers.MultiWriter([])
-    if not isinstance(workdir, BucketPath):
-        return metric_writers.MultiWriter([TensorBoardWriter(workdir), JsonLinesWriter(workdir / METRICS_FILE)])
-    with write_errors(workdir):
-        uploads = MetricUploads(workdir, METRICS_FILE, check)
-    return _UploadedWriter(uploads)
-
-
-class _UploadedWriter(metric_writers.MultiWriter):
-    """All destinations of a run in a bucket."""
-
-    def __init__(self, uploads: MetricUploads) -> None:
-        super().__init__([TensorBoardWriter(uploads.folder), JsonLinesWriter(uploads.folder / METRICS_FILE)])
-        self._uploads = uploads
-
-    def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
-        super().write_scalars(step, scalars)
-        if self._uploads.due():
-            self.flush()
-
-    def flush(self) -> None:
-        super().flush()
-        self._uploads.upload()
-
-    def close(self) -> None:
-        super().close()
-        self._uploads.upload(last=True)
 
 
 def read_metrics(path: Path, name: str) -> tuple[list[int], list[float]]:
