@@ -5,16 +5,19 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.paths import LAUNCH
+from tests.support.paths import LAUNCH, ROOT
 from transdiff_jax.cli import app, train
 
 SHELL = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 TRAINERS = [LAUNCH / name for name in ("gpu_node.sh", "slurm.sbatch", "tpu_pod.sh", "gke.yaml")]
+HADOLINT = Path(sys.executable).with_name("hadolint")
+FILLED_IN = [*TRAINERS, LAUNCH / "local_cluster.sh", LAUNCH / "Dockerfile"]
 
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
@@ -27,7 +30,7 @@ def test_shellcheck_finds_nothing(path):
     subprocess.run([Path(sys.executable).with_name("shellcheck"), "--external-sources", path], check=True)
 
 
-@pytest.mark.parametrize("path", [*TRAINERS, LAUNCH / "local_cluster.sh"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILLED_IN, ids=lambda path: path.name)
 def test_the_header_says_what_to_fill_in(path):
     header = re.match(r"(#.*\n)+", path.read_text())[0]
     assert "# Fill in: " in header
@@ -81,26 +84,40 @@ def test_kubernetes_starts_all_pods_anew_when_one_fails(job_set):
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_the_pods_arguments_fit_the_claim_and_the_slice(job_set, monkeypatch):
+def test_the_pods_arguments_fit_the_bucket_and_the_slice(job_set, monkeypatch):
     pod = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
     assert (LAUNCH.parent / flags["config"]).exists()
-    (mount,) = container["volumeMounts"]
-    assert flags["workdir"].startswith(mount["mountPath"] + "/")
-    assert flags["compile_cache"] == f"{flags['workdir']}/compile_cache"
+    assert flags["workdir"].startswith("gs://BUCKET/")
+    assert "volumes" not in pod and "volumeMounts" not in container, "nothing has to be mounted"
     monkeypatch.chdir(LAUNCH.parent)
     monkeypatch.setattr(sys, "argv", ["cli.train", *container["args"]])
     train.FLAGS(sys.argv)
     config = app.read_config(train.CONFIG)
-    assert config.data.source.startswith(f"latents:{mount['mountPath']}/")
-    assert config.tokenizer.weights.startswith(mount["mountPath"] + "/")
+    assert config.data.source.startswith("latents:gs://BUCKET/")
+    assert config.tokenizer.weights.startswith("gs://BUCKET/")
     chips = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
     chips *= container["resources"]["limits"]["google.com/tpu"]
     assert config.mesh.fsdp == chips
     assert config.train.batch_size % (config.train.accumulation * chips) == 0
-    claims = {volume["name"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume}
-    assert mount["name"] in claims
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint is new in the extra dev")
+def test_hadolint_finds_nothing():
+    subprocess.run([HADOLINT, LAUNCH / "Dockerfile"], check=True)
+
+
+def test_the_image_holds_what_the_launchers_run():
+    lines = (LAUNCH / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert {"transdiff_jax", "configs", "pyproject.toml"} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (extras,) = re.findall(r"\.\[([^]]+)\]", "\n".join(lines))
+    assert {"cuda", "tpu", "gcs"} <= project["project"]["optional-dependencies"].keys()
+    assert set(extras.split(",")) - {"$DEVICE"} <= project["project"]["optional-dependencies"].keys()
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
 
 
 @pytest.mark.parametrize(("ends_by", "code"), [("itself", 0), ("error", 2), ("SIGTERM", 75)])
