@@ -6,11 +6,12 @@ import pytest
 
 from tests.support import runs
 from tests.support.damage import flip_byte
+from transdiff_jax.checkpoints import store as store_module
 from transdiff_jax.checkpoints.step_names import saved_steps
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
 from transdiff_jax.errors import UserError
-from transdiff_jax.storage.checksums import find_damage
+from transdiff_jax.storage.checksums import find_damage, write_manifest
 from transdiff_jax.storage.paths import files_below, location
 from transdiff_jax.training.run_info import describe_run
 from transdiff_jax.training.state import abstract_state
@@ -61,6 +62,34 @@ def test_a_job_that_has_lost_its_lease_saves_nothing(bucket, state, monkeypatch)
         store.check_lock()
     store.close()
     assert saved_steps(bucket / "checkpoints") == []
+
+
+def test_a_job_that_loses_its_lease_while_it_lists_files_commits_nothing(bucket, state, monkeypatch):
+    def listed(folder):
+        write_manifest(folder)
+        (bucket / ".lock").write_bytes(b"{}")
+
+    monkeypatch.setattr(store_module, "write_manifest", listed)
+    store = CheckpointStore(bucket, keep_last=2)
+    store.save(1, state, runs.record_of(1))
+    with pytest.raises(UserError, match=r"^gs://.* was taken over by another process"):
+        store.wait()
+    store.close()
+    assert saved_steps(bucket / "checkpoints") == []
+
+
+def test_a_bucket_that_goes_away_ends_in_one_line_and_gives_the_run_back(bucket, state, monkeypatch):
+    def gone(*_):
+        raise OSError(5, "no route", str(bucket))
+
+    store = CheckpointStore(bucket, keep_last=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_manifest", gone)
+        patch.setattr(store_module, "saved_steps", gone)
+        store.save(1, state, runs.record_of(1))
+        with pytest.raises(UserError, match=r"^checkpoint of step 1 could not .*no route.*: earlier steps are kept$"):
+            store.close()
+    assert not (bucket / ".lock").exists()
 
 
 def test_a_bucket_that_is_not_there_is_one_line(bucket_server):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.support.buckets import upload
 from tests.support.configs import tiny_config
 from tests.support.events import read_events
 from tests.support.slow import slow
@@ -71,6 +72,18 @@ def final_state(workdir):
     state = store.read_state(step, abstract_state(record.config, make_mesh(MeshConfig(), jax.devices()[:1])))
     store.close()
     return jax.device_get(state), record
+
+
+@pytest.mark.slow
+def test_a_bucket_holds_a_teacher_its_student_and_a_run_that_starts_from_it(straight, folder, bucket, tmp_path):
+    workdir, config = straight
+    here = config.train.init_from
+    there = upload(Path(here), bucket / "teacher")
+    distill(replaced(config, "train", init_from=str(there)), bucket / "student")
+    jax.tree.map(np.testing.assert_array_equal, final_state(bucket / "student")[0], final_state(workdir)[0])
+    for place, start in ((bucket, str(there)), (tmp_path, here)):
+        train(tiny_config(data={"directory": str(folder / "data")}, train={"init_from": start}), place / "tuned")
+    jax.tree.map(np.testing.assert_array_equal, final_state(bucket / "tuned")[0], final_state(tmp_path / "tuned")[0])
 
 
 def test_a_stopped_student_continues_exactly(straight, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.buckets import upload
 from tests.support.sample_sets import write_samples
 from transdiff_jax.errors import UserError
 from transdiff_jax.evaluation import image_sets
@@ -48,6 +49,18 @@ def test_a_sample_set_is_its_results_alone_in_order(finished):
     np.testing.assert_array_equal(read(finished), IMAGES)
     np.testing.assert_array_equal(read(finished / "samples.npz"), IMAGES)
     assert sampler_settings(images.record) == {"seed": 4, "num_labels": 7}
+
+
+def test_sets_in_a_bucket(finished, bucket):
+    upload(finished, bucket / "set")
+    upload(finished / "images", bucket / "pictures")
+    for name in ("set", "set/samples.npz", "pictures"):
+        np.testing.assert_array_equal(read(bucket / name), IMAGES)
+    (bucket / "set" / "images" / "000002.png").write_bytes(b"another")
+    with pytest.raises(UserError, match=r"^gs://.*/000002\.png has changed since transdiff sample wrote it"):
+        read(bucket / "set")
+    with pytest.raises(UserError, match=r"^--samples=gs://.*/nothing: no such folder or file"):
+        read(bucket / "nothing")
 
 
 def test_a_set_of_more_than_a_shard(tmp_path):

@@ -24,6 +24,7 @@ from transdiff_jax.generation import generate as generation
 from transdiff_jax.generation.generate import generate_samples
 from transdiff_jax.generation.request import SampleRequest
 from transdiff_jax.generation.sample_files import RECORD, image_path, reference_path
+from transdiff_jax.generation.sample_set import SampleSet
 from transdiff_jax.images.png import encode_png, load_png
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel.lookahead import dispatched
@@ -441,6 +442,19 @@ def test_archives_hold_the_same_files_and_all_readers_take_them(finished, weight
         generate_samples(weights, REQUEST, tmp_path, mesh)
     with pytest.raises(UserError, match="holds samples in the format png: give --format=png"):
         generate_samples(weights, REQUEST, shutil.copytree(finished, tmp_path / "png"), mesh, image_format="zip")
+
+
+def test_a_job_that_has_lost_its_set_ends_in_one_line(weights, mesh, bucket, monkeypatch, shards_of_four):
+    def lost(samples, begin=SampleSet.begin):
+        begin(samples, {})
+        (bucket / ".lock").write_bytes(b"{}")
+        samples._lock._lost = True  # as its heartbeat finds
+
+    monkeypatch.setattr(SampleSet, "begin", lambda samples, figures: lost(samples))
+    with pytest.raises(UserError, match=r"^gs://.* was taken over by another process"):
+        generate_samples(weights, REQUEST, bucket, mesh)
+    assert not (bucket / "images").is_dir()
+    assert (bucket / ".lock").read_bytes() == b"{}"
 
 
 def test_a_stopped_job_in_a_bucket_goes_on(finished, weights, mesh, bucket, monkeypatch, shards_of_four):

@@ -11,6 +11,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.hub import local_runs
 from transdiff_jax.hub.local_runs import is_remote, load, local_run, with_local_start
 from transdiff_jax.hub.published import PUBLISHED, REPO
+from transdiff_jax.storage import hub_files
 
 pytest.importorskip("huggingface_hub")
 pytest.importorskip("torch")
@@ -64,6 +65,22 @@ def test_names_of_published_models(hub, monkeypatch, tmp_path, caplog):
     assert "is not of the size l and the kind mrar_256" in caplog.text
     (tmp_path / "transdiff-l-mrar").mkdir()
     assert local_run("transdiff-l-mrar", "workdir") == Path("transdiff-l-mrar")
+
+
+def test_a_run_that_others_made_needs_no_permission_to_write(hub, monkeypatch, caplog):
+    hub.add_commit(RELEASE, {"small/checkpoint-last.pth": (GOLDEN / "one_step_256_a.pth").read_bytes()})
+    run = local_run(FILE, "workdir")
+
+    def refuse(path, *_):
+        raise PermissionError(13, "no permission", str(path))
+
+    monkeypatch.setattr(local_runs, "locked", refuse)
+    monkeypatch.setattr(hub_files, "write_bytes", refuse)
+    assert local_run(FILE, "workdir") == run
+    assert "without a network this commit will not be known" in caplog.text
+    hub.add_commit("someone/other", {"b.pth": b"a"})
+    with pytest.raises(UserError, match=r"could not be written \(no permission\)"):
+        local_run("hf://someone/other/b.pth", "workdir")
 
 
 def test_a_killed_conversion_starts_again(hub, monkeypatch):

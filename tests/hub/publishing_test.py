@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.support import runs
+from tests.support.buckets import upload
 from tests.support.hub_server import served
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.cli import push as command
@@ -13,6 +14,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.hub.local_runs import local_run
 from transdiff_jax.hub.publishing import push
 from transdiff_jax.parallel.mesh import make_mesh
+from transdiff_jax.storage.files import write_json
 
 pytest.importorskip("safetensors")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -75,6 +77,16 @@ def test_what_is_pushed_comes_back_bit_for_bit(hub, workdir, mesh, tmp_path):
     assert hub.requests == []
 
 
+def test_a_run_in_a_bucket_is_pushed_with_its_scores(hub, workdir, mesh, bucket, tmp_path, capsys):
+    upload(workdir, bucket)
+    scores = json.loads(certificate(tmp_path, load_weights(workdir, mesh)).read_text())
+    write_json(bucket / "evaluation" / "7.json", scores)
+    command.FLAGS(["push", f"--workdir={bucket}", f"--repo={REPO}", "--license=mit"])
+    command.main()
+    assert json.loads(hub.files(REPO)[1]["evaluation/7.json"]) == scores
+    assert "hf://me/digits@" in capsys.readouterr().out
+
+
 def test_nothing_names_folders_of_this_machine(hub, workdir, mesh):
     push(workdir, REPO, licence="mit")
     for content in hub.files(REPO)[1].values():
@@ -93,6 +105,13 @@ def test_damage_in_the_repository_is_found(hub, workdir):
         hub.add_commit(REPO, files | changed)
         with pytest.raises(UserError, match=message):
             local_run(f"hf://{REPO}", "workdir")
+    for changed, message in (
+        ({"step": True}, "has no step"),
+        ({"class_names": ["one"]}, "config.json names 1 of 10 classes"),
+    ):
+        hub.add_commit(REPO, files | {"config.json": json.dumps(note | changed).encode()})
+        with pytest.raises(UserError, match=message):
+            local_run(f"hf://{REPO}", "workdir")
     note["config"]["model"]["width"] = 32
     hub.add_commit(REPO, files | {"config.json": json.dumps(note).encode()})
     with pytest.raises(UserError, match=r"model.safetensors: .* is .*16.*, but its configuration asks for .*32"):
@@ -105,6 +124,24 @@ def test_scores_of_other_weights_are_refused(hub, workdir, mesh, tmp_path, chang
     with pytest.raises(UserError, match=r"does not certify ema 0.9 of step 7"):
         push(workdir, REPO, licence="mit", certificates=[path])
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_samples": None},
+        {"scores": {"fid": "3"}},
+        {"scores": {"fid": 10**400}},
+        {"not_computed": {}},
+        {"warnings": ["a\ud800"]},
+        {"protocol": {}},
+    ],
+)
+def test_what_the_card_cannot_show_is_no_certificate(hub, workdir, mesh, tmp_path, changed):
+    path = certificate(tmp_path, load_weights(workdir, mesh))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UserError, match=r"evaluation.transdiff.json is no certificate of transdiff evaluate"):
+        push(workdir, REPO, licence="mit", certificates=[path])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -65,6 +66,28 @@ def test_another_folder_ends_all_in_one_line(monkeypatch, tmp_path):
     )
     assert errors[1:] == [errors[0].replace(str(here), str(there)), errors[0]]
     assert list(here.iterdir()) == []
+
+
+def test_folders_in_a_bucket(monkeypatch, bucket):
+    assert Job(monkeypatch, [bucket / "run"] * 3).run() == [None] * 3
+    assert not bucket.is_dir()
+    errors = Job(monkeypatch, [bucket / "run", bucket / "other"]).run()
+    assert errors[0].startswith(f"workdir={bucket}/run is not one folder for all processes of the job: 1 of 2 do not")
+    assert not bucket.is_dir()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no permission"), UserError("no credentials")])
+def test_a_process_that_cannot_look_does_not_leave_the_others_waiting(monkeypatch, tmp_path, caplog, error):
+    job = Job(monkeypatch, [tmp_path / "run"] * 2)
+
+    def exists(path, look=Path.exists):
+        if job.number.value == 1:
+            raise error
+        return look(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert all("1 of 2 do not see what process 0 writes there" in found for found in job.run())
+    assert "no permission" in caplog.text or "no credentials" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):

@@ -53,6 +53,8 @@ def test_names_have_three_parts(text, parts):
         "hf://a/b@/c",
         "hf://a/b@..",
         "hf://a/b@%2Fc",
+        "hf://a/b@%00",
+        "hf://a/b/c\0",
     ],
 )
 def test_other_names_are_refused(text):
@@ -97,6 +99,26 @@ def test_damage_on_the_disk_is_found_later(hub):
     with pytest.raises(UserError, match="the copy is removed"):
         fetch(LARGE)
     assert fetch(LARGE).read_bytes() == CONTENT
+
+
+def test_a_copy_without_a_link_is_compared_with_what_the_hub_names(hub):
+    path = fetch(LARGE)
+    blob = path.resolve()
+    path.unlink()
+    path.write_bytes(blob.read_bytes())  # as on a file system without links
+    assert fetch(LARGE) == path
+    path.write_bytes(b"x" + CONTENT[1:])
+    with pytest.raises(UserError, match="the copy is removed"):
+        fetch(LARGE)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(hub, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "/cache/blob")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(UserError, match=r"a\.pth: /cache/blob could not be written \(No space left on device\)"):
+        fetch(LARGE)
 
 
 def test_without_the_server_the_last_commit_counts_loudly(hub, caplog, quick):

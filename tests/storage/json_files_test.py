@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from transdiff_jax.storage.json_files import JsonError, parse_json, read_json, read_json_object
+from transdiff_jax.storage.json_files import JsonError, is_number, parse_json, read_json, read_json_object
 
 BAD = {
     b"": "is not JSON",
@@ -41,6 +41,11 @@ def test_a_large_file_is_not_read(tmp_path):
     (tmp_path / "x.json").write_text('"' + "a" * 100 + '"')
     with pytest.raises(JsonError, match="holds 102 bytes, more than the 101"):
         read_json(tmp_path / "x.json", most_bytes=101)
+
+
+def test_numbers_are_those_that_can_be_shown():
+    assert all(map(is_number, (0, -5, 0.5, float("nan"), 10**18)))
+    assert not any(map(is_number, (True, None, "1", [], 10**400)))
 
 
 def test_what_is_no_file(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage import leases
-from transdiff_jax.storage.leases import Lease
+from transdiff_jax.storage.leases import Lease, holder_of
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +89,55 @@ def test_a_write_whose_answer_was_lost_is_still_ours(bucket):
     lease = Lease(bucket / ".lock")
     die(lease)
     lease._generation = 1  # as if the last write had succeeded unseen
+    before = (bucket / ".lock").blob()
+    before.reload()
     lease.renew()
+    after = (bucket / ".lock").blob()
+    after.reload()
+    assert lease._generation == after.generation != before.generation, "its time begins with a new write"
     lease.renew()
+
+
+def test_a_lease_that_is_taken_while_its_holder_looks_stays_lost(bucket, monkeypatch):
+    asleep = Lease(bucket / ".lock")
+    die(asleep)
+    asleep._generation = 1
+
+    def look(lease, found=asleep._look):
+        seen = found()
+        monkeypatch.undo()
+        (bucket / ".lock").write_bytes(b'{"holder": "another"}')
+        return seen
+
+    monkeypatch.setattr(Lease, "_look", look)
+    with pytest.raises(UserError, match="was taken over by another process"):
+        asleep.renew()
+    assert (bucket / ".lock").read_bytes() == b'{"holder": "another"}'
+
+
+def test_a_file_that_is_no_lease_of_ours_is_replaced_after_its_time(bucket):
+    path = bucket / ".lock"
+    for content in (b"", b"{", b"[" * 900, b'{"holder": ["a"]}', b'{"holder": "a\\u0007"}', bytes(10**6)):
+        path.write_bytes(content)
+        found = path.blob()
+        found.reload()
+        assert holder_of(path, found) == ""
+    lease = Lease(path)
+    lease.check()
+    lease.close()
+    assert not bucket.is_dir(), "also without the file that tells the server's time"
+
+
+def test_a_server_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
+    lease = Lease(bucket / ".lock")
+    die(lease)
+
+    def fail():
+        raise OSError(5, "no route", str(bucket / ".lock"))
+
+    monkeypatch.setattr(lease, "_write", fail)
+    with pytest.raises(UserError, match=r"gs://.*/\.lock could not be renewed \(no route\): run the same"):
+        lease.renew()
 
 
 def test_the_time_is_a_number(bucket, monkeypatch):

@@ -61,7 +61,7 @@ def test_nothing_else_reads_a_path_of_a_user():
 
 def test_a_location_is_local_or_in_a_bucket():
     assert location("~/runs", "--workdir") == Path("~/runs").expanduser()
-    for value in ("gs://bucket/runs/a", Path("gs://bucket/runs/a"), " gs://bucket/runs/a/"):
+    for value in ("gs://bucket/runs/a", Path("gs://bucket/runs/a"), " gs://bucket/runs/a/", "GS://bucket/runs/a"):
         found = location(value, "--workdir")
         assert (str(found), found.bucket, found.key) == ("gs://bucket/runs/a", "bucket", "runs/a")
 

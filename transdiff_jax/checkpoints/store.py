@@ -27,7 +27,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.parallel.processes import do_in_first_process, in_first_process
 from transdiff_jax.storage.bucket_path import BucketPath
 from transdiff_jax.storage.checksums import write_manifest
-from transdiff_jax.storage.files import lock
+from transdiff_jax.storage.files import check_lock, lock
 from transdiff_jax.storage.leases import Lease
 
 LOCK = ".lock"
@@ -85,21 +85,21 @@ class CheckpointStore:
     def _take_lock(self, workdir: Path) -> None:
         try:
             self._lock = lock(workdir / LOCK)
+            if isinstance(self.folder, BucketPath):
+                remove_uncommitted(self.folder)
         except OSError as error:
             raise UserError(f"workdir={workdir} cannot be used: {error.strerror}: {error.filename}") from None
-        if isinstance(self.folder, BucketPath):
-            remove_uncommitted(self.folder)
 
     def check_lock(self) -> None:
         """Raises a UserError in the first process if another job has taken over the run, which only a bucket allows."""
-        if isinstance(self._lock, Lease):
-            self._lock.check()
+        check_lock(self._lock)
 
     def _write_manifest(self) -> None:
         """Runs in the first process when all files of all processes are complete, before Orbax commits them."""
         if isinstance(self._lock, Lease):
             self._lock.renew()
             write_manifest(self.folder / str(self._saving))
+            self._lock.renew()  # reading all files for their digests may take longer than the lease lasts
             return
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         write_manifest(folder)
@@ -158,10 +158,13 @@ class CheckpointStore:
             raise self._not_written(f"it needs {needed / 2**20:.1f} MiB, but {free / 2**20:.1f} MiB are free")
 
     def _not_written(self, reason: str) -> UserError:
-        kept = saved_steps(self.folder)
+        try:
+            kept = f"steps {saved_steps(self.folder)}"
+        except OSError:  # a bucket that cannot be reached
+            kept = "earlier steps"
         return UserError(
             f"checkpoint of step {self._saving} could not be written to {self.folder} ({reason}); free space or fix "
-            f"permissions and start again: steps {kept} are kept"
+            f"permissions and start again: {kept} are kept"
         )
 
     def wait(self) -> None:
@@ -173,8 +176,8 @@ class CheckpointStore:
     def _write_errors(self) -> Iterator[None]:
         try:
             yield
-        except jax.errors.JaxRuntimeError:
-            raise  # a device or another process failed, not the disk
+        except (jax.errors.JaxRuntimeError, UserError):
+            raise  # a device or another process failed, not the disk, or another job has taken over the run
         except Exception as error:
             if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
                 raise error.__cause__ from None  # Orbax reports a timeout, however soon another process ended
@@ -186,11 +189,13 @@ class CheckpointStore:
         return self
 
     def close(self) -> None:
-        """Waits for the save in progress and releases the manager's threads."""
-        with self._write_errors():
-            self._manager.close()
-        if self._lock is not None:
-            self._lock.close()
+        """Waits for the save in progress, releases the manager's threads, and gives the run to other jobs."""
+        try:
+            with self._write_errors():
+                self._manager.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes, except after an error in a job of several processes: a save in progress would wait for the others."""

@@ -28,7 +28,7 @@ def main() -> None:
     """Publishes, and prints what td.load takes."""
     certificates = [user_path(path, f"--{CERTIFICATES.name}") for path in CERTIFICATES.value]
     made = push(
-        app.folder(WORKDIR),
+        app.place(WORKDIR),
         REPO.value or "",
         licence=LICENSE.value or "",
         ema_rate=EMA_RATE.value,

@@ -162,6 +162,7 @@ def _sample_missing(
     progress = Progress("sampled", "images", total)
     with _writer(samples, missing) as writer, profiler:
         for first, made in sample_batches(compiled, weights, request, wanted=missing):
+            samples.check_lock()
             writer.write(_files(made, first, samples, missing))
             progress.add(int(missing[first : first + size].sum()))
             profiler.step(made)

@@ -16,6 +16,8 @@ from transdiff_jax.images.decoding import UnreadableImage, decode
 
 AGAIN = "run the same transdiff sample command again, which mends it"
 MOST_ARCHIVES = 2  # in memory
+# zipfile raises any of these for an archive that is not what was written.
+_DAMAGE = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile)
 
 
 class SampleReader:
@@ -49,7 +51,7 @@ class SampleReader:
                     del self._archives[next(iter(self._archives))]
             try:
                 return self._archives[archive].read(name)
-            except (KeyError, zipfile.BadZipFile):
+            except _DAMAGE:
                 raise UserError(f"{self._folder / archive} holds no intact {name}; {AGAIN}") from None
 
     def _opened(self, archive: str) -> zipfile.ZipFile:
@@ -58,7 +60,7 @@ class SampleReader:
             file = zipfile.ZipFile(io.BytesIO(data))
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
                 raise zipfile.BadZipFile
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the last: a version of zip that Python lacks
+        except _DAMAGE:
             raise UserError(f"{self._folder / archive} is no archive of transdiff sample; {AGAIN}") from None
         return file
 

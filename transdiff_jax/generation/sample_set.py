@@ -24,7 +24,7 @@ from transdiff_jax.generation.sample_files import (
 from transdiff_jax.generation.sample_reader import SampleReader
 from transdiff_jax.generation.sample_record import FIGURES, read_record, recorded_settings, settings_digest, sound_parts
 from transdiff_jax.generation.samples_npz import write_samples_npz
-from transdiff_jax.storage.files import Json, lock, remove_temporaries, write_errors, write_json
+from transdiff_jax.storage.files import Json, check_lock, lock, remove_temporaries, write_errors, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
 from transdiff_jax.storage.leases import Lease
 from transdiff_jax.storage.paths import delete_tree
@@ -79,10 +79,10 @@ class SampleSet:
             noted = self._open_folder()
             self._check_format(noted)
             found = self._found_record(noted, settings)
+            self._digests = files.intact(self.folder, noted)
         except OSError as error:
             raise UserError(f"out={self.folder} cannot be used: {error}") from None
         self._record = details | sound_parts(found) | {"settings": settings}
-        self._digests = files.intact(self.folder, noted)
         damaged = len(noted.files) - len(self._digests)
         if damaged:
             logging.warning("%d files of %s have changed or are gone", damaged, self.folder)
@@ -170,6 +170,10 @@ class SampleSet:
             (self.folder / PROGRESS).mkdir(exist_ok=True)
         files.write_sums(self.folder, self._digests, self._count, self._settings())
 
+    def check_lock(self) -> None:
+        """Raises a UserError in the process that opened the set if another job has it, as a bucket allows."""
+        check_lock(self._lock)
+
     def close(self) -> None:
         """Lets other jobs use the folder."""
         if self._lock is not None:
@@ -220,6 +224,7 @@ class SampleSet:
         Raises:
             UserError: a file is missing, or something cannot be written.
         """
+        self.check_lock()
         record, complete = self._record, "shards" in self._record
         written = {name: sums[-1] for name, sums in files.read_noted(self.folder).files.items()}
         made = bool(written.keys() - self._digests.keys())
@@ -239,9 +244,7 @@ class SampleSet:
         delete_tree(self.folder / PROGRESS)
 
     def _check_complete(self) -> None:
-        for index in range(self._count):
-            for name in self.names(index):
-                if name not in self._digests:
-                    raise UserError(
-                        f"{self.folder / name} is missing: somebody removed it while the job ran; run the command again"
-                    )
+        names = (name for index in range(self._count) for name in self.names(index))
+        missing = next((name for name in names if name not in self._digests), None)
+        if missing is not None:
+            raise UserError(f"{self.folder / missing} is missing: somebody removed it while the job ran; run it again")

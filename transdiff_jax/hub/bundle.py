@@ -19,6 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from transdiff_jax.checkpoints.record import NO_DATA, RunRecord
+from transdiff_jax.checkpoints.step_names import LAST
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config import Config
 from transdiff_jax.config.schema import FOLDER_PREFIX, INDEX_PREFIX, LATENTS_PREFIX
@@ -26,16 +27,16 @@ from transdiff_jax.convert.converted_run import save_converted
 from transdiff_jax.errors import UserError
 from transdiff_jax.model.params import init_params
 from transdiff_jax.storage.checksums import DamageError
-from transdiff_jax.storage.files import Json, write_json
+from transdiff_jax.storage.files import write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
 from transdiff_jax.storage.paths import location
 from transdiff_jax.storage.safetensors_file import read_tensors, write_tensors
-from transdiff_jax.tokenizer.kl16 import Kl16Config
-from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, save_weights
+from transdiff_jax.tokenizer.kl16_weights import load_tokenizer, param_shapes, parse_sizes, save_weights
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 TOKENIZER, TOKENIZER_SIZES = "tokenizer.safetensors", "tokenizer.json"
 FORMAT = 1
+UNNAMED = "unnamed"  # stands for a folder elsewhere
 _PATHS = (FOLDER_PREFIX, LATENTS_PREFIX, INDEX_PREFIX)
 
 
@@ -69,9 +70,10 @@ def without_paths(config: Config, name: str) -> Config:
 
     def short(value: str) -> str:
         prefix = next((prefix for prefix in _PATHS if value.startswith(prefix)), None)
-        return value if prefix is None else prefix + Path(value.removeprefix(prefix)).name
+        return value if prefix is None else prefix + (Path(value.removeprefix(prefix)).name or UNNAMED)
 
     data, defaults = config.data, Config()
+    start = "" if config.distillation.objective == "none" else UNNAMED  # a student must name its teacher
     rates = tuple(rate for rate in config.train.ema_rates if name == f"ema {rate}")
     return dataclasses.replace(
         config,
@@ -79,7 +81,7 @@ def without_paths(config: Config, name: str) -> Config:
             data, source=short(data.source), groups=short(data.groups), directory=defaults.data.directory
         ),
         tokenizer=dataclasses.replace(config.tokenizer, weights=""),
-        train=dataclasses.replace(config.train, ema_rates=rates, init_from=""),
+        train=dataclasses.replace(config.train, ema_rates=rates, init_from=start),
         eval=dataclasses.replace(config.eval, reference="", inception="", every=0),
     )
 
@@ -119,8 +121,12 @@ def read_note(path: Path) -> tuple[int, RunRecord]:
         record, step = RunRecord.from_json(note), note.get("step")
     except (JsonError, DamageError) as error:
         raise UserError(f"{path} is no configuration of a published run: {error}") from None
-    if note.get("format") != FORMAT or not isinstance(step, int) or step < 0:
+    if note.get("format") != FORMAT or type(step) is not int or not 0 <= step <= LAST:
         raise UserError(f"{path} is of another format than {FORMAT}, or has no step: use a newer version")
+    if record.class_names and len(record.class_names) != record.config.model.num_classes:
+        raise UserError(f"{path} names {len(record.class_names)} of {record.config.model.num_classes} classes")
+    if len(record.config.train.ema_rates) != 1:
+        raise UserError(f"{path} has the settings of {len(record.config.train.ema_rates)} averages, but one is there")
     return step, record
 
 
@@ -135,8 +141,11 @@ def _checked(tensors: dict[str, np.ndarray], shapes: dict[str, Any], path: Path)
 
 def _read_tokenizer(path: Path, sizes: Path, out: Path) -> None:
     try:
-        fields: Json = {name: tuple(v) if isinstance(v, list) else v for name, v in read_json_object(sizes).items()}
-        config = Kl16Config(**fields)
-    except (JsonError, TypeError) as error:
-        raise UserError(f"{sizes} holds no sizes of KL-16: {error}") from None
-    save_weights(out, unflatten_dict(read_tensors(path), sep="/"), config)
+        value = read_json_object(sizes)
+    except JsonError as error:
+        raise UserError(f"{sizes} {error}") from None
+    config = parse_sizes({name: size for name, size in value.items() if name != "dtype"})
+    if config is None:
+        raise UserError(f"{sizes} does not hold the sizes of an autoencoder")
+    tensors = _checked(read_tensors(path), flatten_dict(param_shapes(config), sep="/"), path)
+    save_weights(out, unflatten_dict(tensors, sep="/"), config)

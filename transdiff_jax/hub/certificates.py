@@ -7,7 +7,7 @@ from typing import NamedTuple
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
-from transdiff_jax.storage.json_files import JsonError, read_json_object
+from transdiff_jax.storage.json_files import JsonError, is_number, read_json_object
 from transdiff_jax.training.training_scores import CERTIFICATES
 
 
@@ -55,10 +55,21 @@ def _read(path: Path) -> Scored:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except JsonError as error:
         raise UserError(f"{path} {error}: name a certificate of transdiff evaluate") from None
-    parts = {"protocol": dict, "scores": dict, "not_computed": dict, "warnings": list, "samples": dict}
-    if not all(isinstance(certificate.get(name), kind) for name, kind in parts.items()):
+    if not _is_certificate(certificate):
         raise UserError(f"{path} is no certificate of transdiff evaluate")
     return Scored(path, certificate)
+
+
+def _is_certificate(value: Json) -> bool:
+    """Whether all is there that the model card shows."""
+    parts = {"protocol": dict, "scores": dict, "not_computed": dict, "warnings": list, "samples": dict}
+    if not all(isinstance(value.get(name), kind) for name, kind in parts.items()):
+        return False
+    reasons, texts = value["not_computed"], [value["protocol"].get("name"), *value["warnings"]]
+    for name, score in value["scores"].items():
+        texts += [name, reasons.get(name)] if score is None else [name]
+    numbers = [value.get("num_samples"), *(score for score in value["scores"].values() if score is not None)]
+    return all(isinstance(text, str) and text.isprintable() for text in texts) and all(map(is_number, numbers))
 
 
 def _check(scored: Scored, weights: Weights, digest: str) -> None:

@@ -94,6 +94,8 @@ def _make(asked: HubName) -> str:
     file = pin(asked if asked.path else asked._replace(path=CONFIG))
     run = _folder(file, asked.path or _RUN)
     tokenizer = _folder(file, TOKENIZER_FILE if asked.path else _TOKENIZER)
+    if run.is_dir():
+        return file.revision  # without the lock, which a folder that others made may not grant
     with _locked(run.parent):
         if not run.is_dir():
             logging.info("%s becomes a run in %s", file, run)
@@ -137,9 +139,10 @@ def _folder(file: HubName, path: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock"):
+    with contextlib.ExitStack() as stack:
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock"))
         yield
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +65,7 @@ def push(
         write_bytes(folder / CARD, card.encode())
         for scored in scores:
             (folder / scored.name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(scored.path, folder / scored.name)
+            write_bytes(folder / scored.name, scored.path.read_bytes())
         commit = _commit(name, folder, weights, private)
     logging.info("published %s of step %d as %s", weights.name, weights.step, commit)
     return commit

@@ -1,11 +1,13 @@
 """Proves that all processes of a job see one folder, before they trust that they do."""
 
+import contextlib
 import secrets
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
 from transdiff_jax.errors import UserError
@@ -36,7 +38,8 @@ def check_shared(folder: Path, name: str) -> None:
     mark = folder / _MARK.format(nonce=nonce)
     unseen = np.flatnonzero(multihost_utils.process_allgather(np.array(not _appears(mark))))
     if jax.process_index() == 0:
-        mark.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)
     if unseen.size:
         shown = ", ".join(map(str, unseen[:8])) + (", …" if unseen.size > 8 else "")
         raise UserError(
@@ -56,9 +59,15 @@ def _write(folder: Path, name: str) -> np.ndarray:
 
 
 def _appears(mark: Path) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not mark.exists():
-        if time.monotonic() > deadline:
-            return False
+    """Whether a process sees a file in time. One that cannot look says so, and must not leave the others waiting."""
+    deadline, problem = time.monotonic() + PATIENCE, ""
+    while time.monotonic() < deadline:
+        try:
+            if mark.exists():
+                return True
+        except (OSError, UserError) as error:
+            problem = str(error)
         time.sleep(_PAUSE)
-    return True
+    if problem:
+        logging.warning("process %d cannot look for %s: %s", jax.process_index(), mark, problem)
+    return False

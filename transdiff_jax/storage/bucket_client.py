@@ -50,11 +50,12 @@ def errors_of(path: Path) -> Iterator[None]:
     """Turns the client's errors into those of local files.
 
     Raises:
-        OSError: the block raised an error of the client.
+        OSError: the block raised an error of the client; it names the file.
         UserError: there are no credentials.
     """
     exceptions = importlib.import_module("google.api_core.exceptions")  # of an extra
     login = importlib.import_module("google.auth.exceptions")
+    storage = importlib.import_module("google.cloud.storage.exceptions")
     try:
         yield
     except exceptions.NotFound:
@@ -67,8 +68,12 @@ def errors_of(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path} needs credentials: run `gcloud auth application-default login` ({_reason(error)})"
         ) from None
-    except (exceptions.GoogleAPIError, login.GoogleAuthError, ConnectionError) as error:
+    except (exceptions.GoogleAPIError, login.GoogleAuthError, storage.DataCorruption, storage.InvalidResponse) as error:
         raise OSError(errno.EIO, _reason(error), str(path)) from None
+    except OSError as error:
+        if error.filename is not None:  # of a local file, or translated already
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or _reason(error), str(path)) from None
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ A file there appears whole or not at all, under its final name, and an empty fol
 import errno
 import fnmatch
 import hashlib
+import io
 import os
 import re
 import stat
@@ -15,10 +16,11 @@ from typing import IO, Any, NoReturn
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.bucket_client import client, errors_of, prepare
+from transdiff_jax.storage.bucket_parts import Parts
 
 SCHEME = "gs"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-CHUNK = 2**24  # bytes of one request for a part of a file; reading one image from an archive takes one such part
+CHUNK = 2**24  # bytes of one request for a part of a file
 _COLLAPSED, _START = f"{SCHEME}:/", f"{SCHEME}://"  # pathlib joins the two slashes
 
 
@@ -97,20 +99,20 @@ class BucketPath(PosixPath):
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """Opens a file for reading. One request, and one for each part that is read.
+        """Opens a file for reading: bytes with a request for each part that is read, text after reading all of it.
 
         Raises:
             OSError: there is no such file, or the mode is one of writing.
         """
-        if mode not in ("r", "rt", "rb"):
-            self._refuse()
-        with errors_of(self):
-            found = self.blob(chunk_size=CHUNK)
-            found.reload()
+        if mode == "rb":
+            with errors_of(self):
+                found = self.blob()
+                found.reload()
             # With the generation, all parts are of one file, whoever replaces it meanwhile.
-            found = self.blob(chunk_size=CHUNK, generation=found.generation)
-            text = {} if mode == "rb" else {"encoding": encoding or "utf-8", "errors": errors, "newline": newline}
-            return found.open("rb" if mode == "rb" else "rt", **text)
+            return io.BufferedReader(Parts(self, self.blob(generation=found.generation), found.size), CHUNK)
+        if mode not in ("r", "rt"):
+            self._refuse()
+        return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding or "utf-8", errors, newline)
 
     def read_bytes(self) -> bytes:
         """The whole file. One request."""
@@ -148,8 +150,9 @@ class BucketPath(PosixPath):
         """What lies in this folder, nothing if there is no such folder. One request for each 1,000 names."""
         with errors_of(self):
             pages = client().list_blobs(self.bucket, prefix=self.prefix, delimiter="/")
-            keys = [blob.name for blob in pages] + list(pages.prefixes)
-        yield from (self / key.removeprefix(self.prefix) for key in sorted(keys) if key != self.prefix)
+            keys = [blob.name for blob in pages] + [prefix.removesuffix("/") for prefix in pages.prefixes]
+        names = (key.removeprefix(self.prefix) for key in sorted(keys))
+        yield from (self / name for name in names if _is_path(name))
 
     def glob(self, pattern: str, **_: bool) -> Generator["BucketPath"]:
         """What in this folder has a name of this pattern, which holds no slash."""
@@ -162,10 +165,14 @@ class BucketPath(PosixPath):
         return (self / name for name in self.sizes() if fnmatch.fnmatchcase(name.rpartition("/")[2], pattern))
 
     def sizes(self) -> dict[str, int]:
-        """The size of each file below, by its name from here, sorted. One request for each 1,000 files."""
+        """The size of each file below, by its name from here, sorted. One request for each 1,000 files.
+
+        Names that no path has, such as one with two slashes, are left out; so are those of folders.
+        """
         with errors_of(self):
-            found = {blob.name: blob.size for blob in client().list_blobs(self.bucket, prefix=self.prefix)}
-        return {name.removeprefix(self.prefix): found[name] for name in sorted(found) if not name.endswith("/")}
+            blobs = client().list_blobs(self.bucket, prefix=self.prefix)
+            found = {blob.name.removeprefix(self.prefix): blob.size for blob in blobs}
+        return {name: found[name] for name in sorted(found) if _is_path(name)}
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder exists as soon as a file lies in it."""
@@ -180,6 +187,11 @@ class BucketPath(PosixPath):
         raise OSError(errno.ENOTSUP, "a bucket cannot do this", str(self))
 
     rename = replace = rmdir = touch = write_text = chmod = symlink_to = hardlink_to = readlink = walk = _refuse
+
+
+def _is_path(name: str) -> bool:
+    """Whether a path below a folder can have this name."""
+    return not {"", ".", ".."} & set(name.split("/"))
 
 
 class _Hashed:
@@ -199,7 +211,7 @@ def bucket_path(text: str, name: str) -> BucketPath:
     Raises:
         UserError: it is no address of a place in a bucket, or a package is missing.
     """
-    path = BucketPath(text.strip())
+    path = BucketPath(f"{SCHEME}:{text.strip().partition(':')[2]}")
     if len(path.parts) < 2 or not _BUCKET.fullmatch(path.bucket) or ".." in path.parts:
         raise UserError(f"{name}={text} must be gs://BUCKET/FOLDER, with the name of a bucket and without ..")
     prepare(f"{name}={text}")

@@ -43,8 +43,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_temporaries(folder: Path) -> None:
     """Removes the temporary files of killed writers. No writer may be at work in the folder."""
-    if isinstance(folder, BucketPath):
-        return  # an upload leaves none
     for path in folder.glob(_TEMPORARY.format(name="*", writer="*")):
         path.unlink(missing_ok=True)
 
@@ -80,6 +78,15 @@ def lock(path: Path) -> IO[str] | Lease:
         file.close()
         raise
     return file
+
+
+def check_lock(held: IO[str] | Lease | None) -> None:
+    """Raises a UserError if another process has taken a lock over, as a bucket allows; None is no lock of this process.
+
+    It asks the server nothing.
+    """
+    if isinstance(held, Lease):
+        held.check()
 
 
 @contextlib.contextmanager

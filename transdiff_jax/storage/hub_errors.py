@@ -36,7 +36,7 @@ def raise_explained(name: str, repo: str, error: Exception) -> NoReturn:
         error: what huggingface_hub raised.
 
     Raises:
-        UserError: the hub refuses; a `MissingFileError` if there is no such file.
+        UserError: the hub refuses, or the disk; a `MissingFileError` if there is no such file.
         UnreachableError: the hub does not answer.
     """
     errors = importlib.import_module("huggingface_hub.errors")
@@ -58,6 +58,9 @@ def raise_explained(name: str, repo: str, error: Exception) -> NoReturn:
     unreachable = (errors.HTTPError, errors.LocalEntryNotFoundError, errors.XetDownloadError)
     if isinstance(error, unreachable) or (isinstance(error, OSError) and error.errno is None):
         raise UnreachableError(_line(error.__cause__ or error))
+    if isinstance(error, OSError) and error.filename is not None:
+        place = f"{error.filename} could not be written ({error.strerror})"
+        raise UserError(f"{name}: {place}: free space or fix permissions") from None
     raise error
 
 

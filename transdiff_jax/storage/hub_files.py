@@ -53,7 +53,7 @@ def parse_name(text: str) -> HubName:
     if match is not None:
         name = HubName(match[1], urllib.parse.unquote(match[2] or "main"), (match[3] or "").rstrip("/"))
         parts = f"{name.revision}/{name.path}".rstrip("/").split("/")
-        if not {"", ".", ".."} & set(parts):
+        if not {"", ".", ".."} & set(parts) and "".join(parts).isprintable():
             return name
     raise UserError(f"{text} is no name of the hub: write hf://OWNER/REPO[@REVISION][/PATH]")
 
@@ -71,8 +71,7 @@ def pin(name: HubName) -> HubName:
     note = _note(name)
     try:
         commit, _ = _metadata(name)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(note, commit.encode())
+        _write_note(note, commit)
     except UnreachableError as error:
         commit = note.read_text() if note.is_file() else ""
         if not _COMMIT.fullmatch(commit):
@@ -88,6 +87,14 @@ def _note(name: HubName) -> Path:
     return Path(cache) / f"models--{name.repo.replace('/', '--')}" / "refs" / name.revision
 
 
+def _write_note(note: Path, commit: str) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(note, commit.encode())
+    except OSError as error:  # a cache of others
+        logging.warning("%s cannot be written (%s): without a network this commit will not be known", note, error)
+
+
 def fetch(name: HubName) -> Path:
     """A local copy of a file, downloaded if there is none yet, and compared with its digest.
 
@@ -96,7 +103,7 @@ def fetch(name: HubName) -> Path:
     """
     name = pin(name)
     copy = _copy(name)
-    if copy is None:
+    if copy is None or not copy.digest:  # without links, the name of a copy does not tell its digest
         logging.info("downloading %s", name)
         try:
             copy = _download(name)

@@ -7,6 +7,7 @@ from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 
 MOST_BYTES = 2**26  # a larger file is no record of ours, and would fill the memory
+_LARGEST_INT = 2**63
 
 
 class JsonError(ValueError):
@@ -69,6 +70,11 @@ def parse_json(data: bytes) -> object:
 def unreadable(path: Path, error: OSError) -> UserError:
     """The error for a file that exists but cannot be read."""
     return UserError(f"{error.filename or path} cannot be read: {error.strerror or error}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; an integer that no float can stand for is none."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < _LARGEST_INT)
 
 
 def _kind(value: object) -> str:

@@ -23,6 +23,7 @@ from transdiff_jax.storage.bucket_path import BucketPath
 SECONDS = "TRANSDIFF_LEASE_SECONDS"  # of silence after which a holder counts as dead
 DEFAULT_SECONDS = 90
 BEATS = 6  # writes of a holder in that time
+MOST_BYTES = 2**10  # of the file; a larger one is none of ours
 
 
 class Lease:
@@ -54,8 +55,18 @@ class Lease:
             )
 
     def renew(self) -> None:
-        """Writes now; raises like `check`. After it, nobody else holds the lease for most of its time."""
-        self._write_or_lose()
+        """Writes now. After it, nobody else holds the lease for most of its time.
+
+        Raises:
+            UserError: the lease is lost, or the server cannot be reached.
+        """
+        try:
+            self._write_or_lose()
+        except OSError as error:
+            raise UserError(
+                f"{self._path} could not be renewed ({error.strerror}): run the same command again when the bucket can "
+                "be written; finished files are kept"
+            ) from None
         self.check()
 
     def close(self) -> None:
@@ -68,18 +79,20 @@ class Lease:
 
     def _write(self) -> bool:
         """Writes the file if it is still the one that this process has seen last; returns whether it was."""
-        found, begun = self._path.blob(), time.monotonic()
-        try:
-            with errors_of(self._path):
-                found.upload_from_string(json.dumps({"holder": self._owner}), if_generation_match=self._generation)
-        except FileExistsError:
-            # The answer to an earlier attempt may have been lost on its way.
-            if self._holder() != self._owner:
-                return False
-            with errors_of(self._path):
-                found.reload()
-        self._generation, self._written = found.generation, begun
-        return True
+        while True:
+            found, begun = self._path.blob(), time.monotonic()
+            try:
+                with errors_of(self._path):
+                    found.upload_from_string(json.dumps({"holder": self._owner}), if_generation_match=self._generation)
+            except FileExistsError:
+                # The answer to an earlier attempt may have been lost on its way; its time is not known.
+                seen = self._look()
+                if seen is None or holder_of(self._path, seen) != self._owner:
+                    return False
+                self._generation = seen.generation
+            else:
+                self._generation, self._written = found.generation, begun
+                return True
 
     def _write_or_lose(self) -> None:
         with self._writing:
@@ -95,14 +108,6 @@ class Lease:
             if self._lost:
                 return
 
-    def _holder(self) -> str:
-        """Who holds the lease; empty if nobody does, or the file is none of ours."""
-        try:
-            content = json.loads(self._path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return ""
-        return str(content.get("holder", "")) if isinstance(content, dict) else ""
-
     def _wait_for_holder(self) -> None:
         """Returns when the lease may be taken: it is free, or its holder has been silent for its time.
 
@@ -115,16 +120,18 @@ class Lease:
         generation, age = seen.generation, self._server_time() - seen.updated.timestamp()
         silent_until = time.monotonic() + self._seconds - age
         if age < self._seconds:
-            logging.info("%s is held by %s: waiting to see whether it is at work", self._path, self._holder())
+            holder = holder_of(self._path, seen)
+            logging.info("%s is held by %s: waiting to see whether it is at work", self._path, holder)
         while time.monotonic() < silent_until:
             time.sleep(min(1.0, self._seconds / BEATS))
             seen = self._look()
             if seen is None:
                 return
             if seen.generation != generation:
+                holder = holder_of(self._path, seen)
                 raise UserError(
-                    f"{self._path.parent} is in use by another process ({self._holder()}); wait for it to end, or "
-                    "choose another folder"
+                    f"{self._path.parent} is in use by another process ({holder}); wait for it to end, or choose "
+                    "another folder"
                 )
         self._generation = generation
         logging.warning("%s: its holder is silent and counts as dead; this process takes over", self._path)
@@ -142,12 +149,33 @@ class Lease:
 
     def _server_time(self) -> float:
         """The time of the server's clock, as of a file written now: clocks of other machines may be wrong."""
-        probe = self._path.with_name(f"{self._path.name}-{secrets.token_hex(4)}")
+        probe = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.tmp")
         found = probe.blob()
         with errors_of(probe):
             found.upload_from_string(b"")
             found.delete()
         return found.updated.timestamp()
+
+
+def holder_of(path: BucketPath, seen: Any) -> str:
+    """Who wrote the file of a lease; empty if it is gone, or none of ours.
+
+    Args:
+        path: the file.
+        seen: what the server says of it; a newer one is not read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if seen.size > MOST_BYTES:
+        return ""
+    try:
+        with errors_of(path):
+            content = json.loads(path.blob(generation=seen.generation).download_as_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return ""
+    holder = content.get("holder") if isinstance(content, dict) else None
+    return holder if isinstance(holder, str) and holder.isprintable() else ""
 
 
 def _seconds() -> float:

@@ -30,9 +30,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         UserError: safetensors is missing, or the file is absent or damaged.
     """
     library = _require_safetensors(path)
+    damage = (OSError, importlib.import_module("safetensors").SafetensorError)
+    unknown = (KeyError, TypeError, ValueError)  # for a type of numbers that NumPy lacks
     try:
         return library.load_file(path)
-    except (OSError, importlib.import_module("safetensors").SafetensorError) as error:
+    except (*damage, *unknown) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as safetensors ({reason}): copy or download it again") from None
 

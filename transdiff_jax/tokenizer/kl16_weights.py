@@ -9,12 +9,14 @@ import jax.numpy as jnp
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
+from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.frozen_weights import FrozenParams, read_note, restore_frozen, save_frozen
 from transdiff_jax.storage.paths import location
 from transdiff_jax.tokenizer.kl16 import NORM_GROUPS, Kl16Autoencoder, Kl16Config, Kl16Tokenizer
 
 SIZES = "sizes.json"
 _LARGEST = 4096  # many times the largest size of any such network
+_MOST_LEVELS = 12  # which make 2,048 x 2,048 pixels one latent position
 
 
 def save_weights(folder: Path, params: FrozenParams, config: Kl16Config) -> None:
@@ -56,22 +58,26 @@ def load_tokenizer(folder: Path, dtype: Literal["float32", "bfloat16"], slice_si
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make one with transdiff convert --kind=kl16 --out={folder}")
-    config = Kl16Config(**_sizes(folder), dtype=dtype)
-    images = jax.ShapeDtypeStruct((1, config.factor, config.factor, config.image_channels), jnp.float32)
-    shapes = jax.eval_shape(Kl16Autoencoder(config).init, jax.random.key(0), images)["params"]
-    return Kl16Tokenizer(restore_frozen(folder, shapes), config, slice_size)
-
-
-def _sizes(folder: Path) -> dict[str, Any]:
-    """The fields of `Kl16Config` that a folder's JSON file describes."""
-    found = read_note(folder, SIZES, "KL-16")
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    if not _describe_an_autoencoder(sizes):
+    config = parse_sizes(read_note(folder, SIZES, "KL-16"))
+    if config is None:
         raise UserError(
             f"{folder / SIZES} does not hold the sizes of an autoencoder: make the weights again with transdiff "
             "convert --kind=kl16"
         )
-    return sizes
+    config = dataclasses.replace(config, dtype=dtype)
+    return Kl16Tokenizer(restore_frozen(folder, param_shapes(config)), config, slice_size)
+
+
+def param_shapes(config: Kl16Config) -> FrozenParams:
+    """The tree of an autoencoder's parameters, with `jax.ShapeDtypeStruct` in place of arrays."""
+    images = jax.ShapeDtypeStruct((1, config.factor, config.factor, config.image_channels), jnp.float32)
+    return jax.eval_shape(Kl16Autoencoder(config).init, jax.random.key(0), images)["params"]
+
+
+def parse_sizes(value: Json) -> Kl16Config | None:
+    """The configuration, of float32, that JSON describes by all of its sizes; None if it describes no autoencoder."""
+    sizes: Json = {name: tuple(size) if isinstance(size, list) else size for name, size in value.items()}
+    return Kl16Config(**sizes) if _describe_an_autoencoder(sizes) else None
 
 
 def _describe_an_autoencoder(sizes: dict[str, Any]) -> bool:
@@ -90,5 +96,5 @@ def _describe_an_autoencoder(sizes: dict[str, Any]) -> bool:
         all(type(count) is int and 0 <= count <= _LARGEST for count in counts)
         and min(positive) > 0
         and sizes["width"] % NORM_GROUPS == 0
-        and sizes["multipliers"] != ()
+        and 0 < len(sizes["multipliers"]) <= _MOST_LEVELS
     )

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import write_errors
-from transdiff_jax.storage.json_files import JsonError, parse_json, read_bytes, unreadable
+from transdiff_jax.storage.json_files import JsonError, is_number, parse_json, read_bytes, unreadable
 
 
 class _NoSummaryWriter(types.ModuleType):
@@ -189,4 +189,4 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
             continue
         step = entry.pop("step", None) if isinstance(entry, dict) else None
         if isinstance(entry, dict) and type(step) is int:
-            yield step, {name: value for name, value in entry.items() if isinstance(value, int | float)}
+            yield step, {name: value for name, value in entry.items() if is_number(value)}

@@ -15,7 +15,7 @@ from transdiff_jax.config import Config, ModelConfig
 from transdiff_jax.model.params import init_params
 from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import Json
-from transdiff_jax.storage.json_files import JsonError, read_json_object
+from transdiff_jax.storage.json_files import JsonError, is_number, read_json_object
 from transdiff_jax.storage.paths import files_below
 from transdiff_jax.training.metric_writers import METRICS_FILE, last_metrics
 from transdiff_jax.training.training_scores import CERTIFICATES
@@ -85,7 +85,8 @@ def info_lines(info: Json) -> list[str]:
     for entry in info["scores"]:
         found = ", ".join(f"{name} {value:.5g}" for name, value in entry["scores"].items() if value is not None)
         lines.append(f"scores at step {entry['step']} ({entry['protocol']}, {entry['num_samples']} samples): {found}")
-    return lines + [f"{name} {entry['value']:.6g} (step {entry['step']})" for name, entry in info["metrics"].items()]
+    lines += [f"{name} {entry['value']:.6g} (step {entry['step']})" for name, entry in info["metrics"].items()]
+    return [line if line.isprintable() else ascii(line)[1:-1] for line in lines]  # names are as files give them
 
 
 def _checked(step_folder: Path) -> tuple[RunRecord | None, str | None]:
@@ -116,7 +117,7 @@ def _scores(folder: Path) -> list[Json]:
         try:
             certificate = read_json_object(path)
             protocol, scores = certificate["protocol"]["name"], certificate["scores"]
-            numbers = {name: value for name, value in scores.items() if value is None or isinstance(value, int | float)}
+            numbers = {name: value for name, value in scores.items() if value is None or is_number(value)}
             entry = {"step": int(path.stem), "protocol": protocol, "num_samples": certificate["num_samples"]}
             found.append(entry | {"scores": numbers, "date": certificate["date"]})
         except (JsonError, OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -243,9 +243,10 @@ def test_folders_that_cannot_be_used(weights, photographs, tmp_path):
     with pytest.raises(UserError, match=r"^out=.* holds other files \(manifest\.json, …\)"):
         cache_latents(photo_config(weights), weights)
     assert not (weights / ".lock").exists()
-    held = lock(tmp_path / ".lock")
+    (tmp_path / "new").mkdir()
+    held = lock(tmp_path / "new" / ".lock")
     with pytest.raises(UserError, match="is in use by another process"):
-        cache_latents(photo_config(weights), tmp_path)
+        cache_latents(photo_config(weights), tmp_path / "new")
     held.close()
 
 
@@ -313,6 +314,25 @@ def test_batches_that_fit_no_machine_are_refused_before_the_folder_is_made(weigh
             cache_latents(config, tmp_path / "out")
     assert photographs.read == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_has_lost_its_folder_uploads_nothing(weights, photographs, bucket, monkeypatch):
+    def lose(latents, shard, write=job.LatentJob.write_shard):
+        latents._lock._lost = True  # as its heartbeat finds
+        return write(latents, shard)
+
+    monkeypatch.setattr(job.LatentJob, "write_shard", lose)
+    with pytest.raises(UserError, match=r"^gs://.* was taken over by another process"):
+        cache_latents(photo_config(weights), bucket, shard_records=SHARD)
+    assert set(bucket.sizes()) == {".lock", "progress/settings.json"}
+
+
+def test_hidden_files_that_a_kill_leaves_are_not_another_folder(finished, tmp_path):
+    (tmp_path / ".shared.0123.tmp").write_text("")
+    opened = job.LatentJob(tmp_path, check_all(finished).settings)
+    assert opened.open().all()
+    opened.close()
+    assert not (tmp_path / ".shared.0123.tmp").exists()
 
 
 def test_in_a_bucket_a_stopped_job_goes_on_and_ends_with_the_same_bytes(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
+from tests.support.buckets import upload
 from tests.support.latents import Photographs, photo_config, save_tiny_weights
 from transdiff_jax.data.latents import encode, format
 from transdiff_jax.data.latents import source as latent_source
@@ -44,6 +45,15 @@ def copy(cached, tmp_path):
 def latent_config(weights, folder, mrar=False, **sections):
     data = {"source": f"latents:{folder}", **sections.pop("data", {})}
     return photo_config(weights, mrar, data=data, **sections)
+
+
+def test_training_reads_the_same_rows_from_a_bucket(weights, cached, bucket, tmp_path):
+    read = []
+    for place in (cached, upload(cached, bucket / "latents")):
+        data = TrainingData(latent_config(weights, place, train={"batch_size": 4}), tmp_path)
+        read.append([next(data) for _ in range(3)])
+        data.close()
+    jax.tree.map(np.testing.assert_array_equal, *read)
 
 
 def test_records_are_the_moments_of_both_flips(weights, cached):

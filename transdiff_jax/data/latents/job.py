@@ -37,7 +37,7 @@ from transdiff_jax.data.latents.format import (
 )
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
-from transdiff_jax.storage.files import atomic_path, lock, remove_temporaries, write_errors
+from transdiff_jax.storage.files import atomic_path, check_lock, lock, remove_temporaries, write_errors
 from transdiff_jax.storage.leases import Lease
 from transdiff_jax.storage.paths import delete_tree
 
@@ -115,9 +115,9 @@ class LatentJob:
             with _write_errors(path):
                 content.writer.close()
                 digest = sha256(temporary)
+            check_lock(self._lock)
             written = Shard(len(content.labels), temporary.stat().st_size, digest, tuple(content.skipped))
-        if isinstance(self._lock, Lease):
-            self._lock.check()
+        check_lock(self._lock)
         with write_errors(self._progress(shard)):
             self._note(shard, written, content.labels, content.ids)
 
@@ -127,6 +127,7 @@ class LatentJob:
         Raises:
             UserError: a file is missing, or something cannot be written.
         """
+        check_lock(self._lock)
         if not (self._folder / MANIFEST).exists():
             notes = [self._read_note(shard) for shard in range(self._settings.num_shards)]
             if None in notes:
@@ -150,8 +151,8 @@ class LatentJob:
         return self._folder / PROGRESS / f"{shard:05d}.json"
 
     def _check_is_ours(self) -> None:
-        others = sorted(path.name for path in self._folder.iterdir())
-        if others and not {PROGRESS, LOCK, LABELS} & set(others):
+        others = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+        if others and not {PROGRESS, LABELS} & set(others):
             raise UserError(f"out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
 
     def _check_settings(self) -> None:
