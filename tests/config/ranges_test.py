@@ -18,7 +18,7 @@ def numbers(values, prefix=""):
             yield from numbers(value, f"{name}.")
         elif type(value) in (int, float):
             yield f"{prefix}{name}", False
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and not any(isinstance(item, str) for item in value):
             yield f"{prefix}{name}", True
 
 
