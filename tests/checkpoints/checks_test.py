@@ -35,6 +35,7 @@ RECORDS = {
     "config": GOOD | {"config": 5},
     "section": GOOD | {"config": CONFIG | {"model": []}},
     "negative": GOOD | {"config": CONFIG | {"model": CONFIG["model"] | {"width": -16}}},
+    "no classes": GOOD | {"config": CONFIG | {"model": CONFIG["model"] | {"num_classes": 0}}},
     "huge": GOOD | {"config": CONFIG | {"model": CONFIG["model"] | {"width": 10**30}}},
     "rates": GOOD | {"config": CONFIG | {"train": CONFIG["train"] | {"ema_rates": "x"}}},
     "unknown": GOOD | {"config": CONFIG | {"other": {}}},

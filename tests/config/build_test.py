@@ -70,6 +70,7 @@ def message(values):
         ("model.attention", "paged", "config.model.attention='paged' is not one of 'xla', 'cudnn', 'flash'"),
         ("model.attention", "cudnn", 'config.model.attention="cudnn" needs config.model.dtype="bfloat16", not'),
         ("mesh.dcn_data", 0, "config.mesh.dcn_data=0 must be at least 1, or -1 for the slices found"),
+        ("train.classes", "named", "config.train.classes='named' is not one of 'same', 'fresh', 'by_name'"),
         ("train.loggers", ("tensorbord",), "config.train.loggers[0]='tensorbord' is not one of 'tensorboard', 'wandb'"),
         ("train.loggers", ("wandb", "wandb"), "config.train.loggers=('wandb', 'wandb') must not name a logger twice"),
         ("tokenizer.kind", "vae", "config.tokenizer.kind='vae' is not one of 'pixels'"),

@@ -85,7 +85,10 @@ class RunRecord:
             raise DamageError("the record's tokenizer_sha256 is no digest")
         try:
             teacher = TeacherRecord.from_json(value.get("teacher"))
-            return cls(make_config(config), data, float(seconds), tuple(names), tokenizer, teacher)
+            made = make_config(config)
+            if not made.model.num_classes:
+                raise DamageError("the record's config.model.num_classes is 0, but a run has classes")
+            return cls(made, data, float(seconds), tuple(names), tokenizer, teacher)
         except UserError as error:
             raise DamageError(f"the record's {error}") from None
 

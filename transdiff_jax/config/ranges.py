@@ -51,7 +51,7 @@ RANGES: dict[str, Range] = {
     "model.heads": HEADS,
     "model.encoder_blocks": _BLOCKS,
     "model.decoder_blocks": _BLOCKS,
-    "model.num_classes": Range(1, 10**7),
+    "model.num_classes": Range(0, 10**7),
     "model.class_tokens": _TOKENS,
     "model.num_images": Range(1, 2**8),
     "model.tokens_per_image": _TOKENS,

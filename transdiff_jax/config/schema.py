@@ -18,7 +18,7 @@ class ModelConfig:
     heads: int = 12
     encoder_blocks: int = 24  # semantic encoder (the AR Transformer)
     decoder_blocks: int = 12  # diffusion decoder
-    num_classes: int = 1000
+    num_classes: int = 1000  # 0: as many as the data has, counted when training starts
     class_tokens: int = 64  # copies of the class vector in front of the image tokens
     num_images: int = 1  # images in a sequence: 1 is 1-step AR, 4 is the published MRAR
     tokens_per_image: int = 256  # semantic tokens of one image
@@ -126,6 +126,9 @@ class TrainConfig:
     only: Literal["all", "decoder"] = "all"  # "decoder" freezes the semantic encoder
     init_from: str = ""  # workdir of another run to take weights from (fine-tuning); empty: from scratch
     init_weights: Literal["ema", "raw"] = "ema"  # which weights of init_from
+    # Which class vectors of init_from: all by their place, none, or those of classes of the same name. Others start at
+    # the mean of all.
+    classes: Literal["same", "fresh", "by_name"] = "same"
     ema_warmup: bool = False  # the rate of an average is at most (1 + n) / (10 + n) after n steps
     max_nonfinite_steps: int = 10  # stop after this many non-finite steps in a row
     log_every: int = 50

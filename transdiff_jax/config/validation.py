@@ -179,6 +179,10 @@ def _check_training(config: Config) -> None:
         f"config.loss.diversity_weight={config.loss.diversity_weight} needs a trained semantic encoder: "
         'config.train.only must be "all"',
     )
+    _require(
+        train.only == "all" or train.classes == "same",
+        f'config.train.classes="{train.classes}" needs a trained semantic encoder: config.train.only must be "all"',
+    )
     _require(len(train.ema_rates) > 0, "config.train.ema_rates=() must name at least one rate")
     for name, noun in (("ema_rates", "rate"), ("loggers", "logger")):
         values = getattr(train, name)

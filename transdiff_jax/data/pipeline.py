@@ -1,6 +1,7 @@
 """The Grain pipeline: source -> MRAR group -> transform -> batch; shuffled by epoch, resumable on any host count."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -76,6 +77,18 @@ def open_records(config: Config) -> Source | LatentSource:
     if config.data.source.startswith(LATENTS_PREFIX):
         return open_latents(config)
     return open_source(config.data)
+
+
+def with_classes_of_data(config: Config) -> Config:
+    """The configuration, with the number of classes of its data where it leaves that open (0).
+
+    Raises:
+        UserError: as `open_records`.
+    """
+    if config.model.num_classes:
+        return config
+    count = len(open_records(config).class_names)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=count))
 
 
 def training_rows(config: Config, source: Source | LatentSource) -> grain.MapDataset[Row]:

@@ -14,6 +14,7 @@ from jaxtyping import Int, Key
 
 from transdiff_jax import rng
 from transdiff_jax.config import ModelConfig
+from transdiff_jax.errors import UserError
 from transdiff_jax.model.mesh_checks import check_model
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.parallel.arrays import abstract_arrays
@@ -26,7 +27,13 @@ Result = TypeVar("Result")
 
 
 def init_params(config: ModelConfig, seed: int | Int[Array, ""]) -> Params:
-    """Fresh float32 parameters, boxed with their logical axis names (`flax.linen.unbox` removes the boxes)."""
+    """Fresh float32 parameters, boxed with their logical axis names (`flax.linen.unbox` removes the boxes).
+
+    Raises:
+        UserError: the number of classes is not known.
+    """
+    if not config.num_classes:
+        raise UserError("config.model.num_classes=0 is counted only where a run trains: give the number of classes")
     grid = (config.latent_size, config.latent_size, config.latent_channels)
     references = jnp.zeros((1, config.num_images - 1, *grid)) if config.num_images > 1 else None
     x_t = jnp.zeros((1, 1, config.latent_tokens, config.latent_channels))

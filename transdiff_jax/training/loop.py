@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from transdiff_jax.checkpoints.record import RunRecord
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.config import Config, as_config
-from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.data.pipeline import TrainingData, with_classes_of_data
 from transdiff_jax.data.shares import shares_of
 from transdiff_jax.errors import UserError
 from transdiff_jax.images.grids import grid
@@ -88,6 +88,7 @@ def run(config: Config, workdir: str | Path, make_task: MakeTask, profile: Profi
         UserError: as in `train`, or what `make_task` raises.
     """
     workdir = location(workdir, "workdir")
+    config = with_classes_of_data(config)
     mesh = make_mesh(config.mesh)
     check_start(config, mesh)
     check_shared(workdir, "workdir")

@@ -1,5 +1,7 @@
 """The start of a training job: what must fit first, and the state to continue from."""
 
+from collections.abc import Sequence
+
 from absl import logging
 from jax.sharding import Mesh
 
@@ -7,10 +9,12 @@ from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
+from transdiff_jax.errors import UserError
 from transdiff_jax.model.needs import check_sampling_memory, check_training_memory
 from transdiff_jax.model.params import Params, init_sharded_params
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.storage.paths import location
+from transdiff_jax.training.class_vectors import with_classes
 from transdiff_jax.training.finetune import adapt_params
 from transdiff_jax.training.same_run import check_same_run
 from transdiff_jax.training.state import TrainState, abstract_state, create_state
@@ -22,7 +26,7 @@ def check_start(config: Config, mesh: Mesh) -> None:
     """Checks what needs no data and no checkpoint.
 
     Raises:
-        UserError: batches do not fit the mesh or the memory, or a logger is not installed.
+        UserError: batches do not fit the mesh or the memory, a logger is not installed, or `train.classes` has no run.
     """
     c = config.train
     name = "config.train.batch_size" + (" / config.train.accumulation" if c.accumulation > 1 else "")
@@ -31,6 +35,11 @@ def check_start(config: Config, mesh: Mesh) -> None:
     if c.sample_every or config.eval.every:
         check_batch(config.sampling.batch_size, mesh, "config.sampling.batch_size")
         check_sampling_memory(config, mesh)
+    if c.classes != "same" and not c.init_from:
+        raise UserError(
+            f'config.train.classes="{c.classes}" says what to take from another run: name it in config.train.init_from'
+            ', or set "same" to train from scratch'
+        )
     if "wandb" in c.loggers:
         require_wandb()
 
@@ -60,14 +69,15 @@ def start(
         logging.info("resuming from the checkpoint of step %d in %s", step, store.folder)
         return task, store.read_state(step, abstract_state(config, mesh)), record.train_seconds
     task = make_task(config, mesh, None)
-    return task, create_state(config, mesh, _first_params(config, mesh, task)), 0.0
+    return task, create_state(config, mesh, _first_params(config, mesh, task, data.class_names)), 0.0
 
 
-def _first_params(config: Config, mesh: Mesh, task: Task) -> Params:
-    params = init_sharded_params(config.model, config.seed, mesh)
-    if not config.train.init_from:
+def _first_params(config: Config, mesh: Mesh, task: Task, class_names: Sequence[str]) -> Params:
+    params, origin = init_sharded_params(config.model, config.seed, mesh), config.train.init_from
+    if not origin:
         return params
-    workdir = location(config.train.init_from, "config.train.init_from")
+    workdir = location(origin, "config.train.init_from")
     weights = task.start or load_weights(workdir, mesh, kind=config.train.init_weights)
     logging.info("fine-tuning from step %d of %s", weights.step, workdir)
-    return adapt_params(weights.params, params, weights.config.model, config.train.init_from)
+    source = with_classes(weights, class_names, config.train.classes, origin)
+    return adapt_params(source, params, weights.config.model, origin)
