@@ -1,5 +1,6 @@
 """Settings of all tests, and the tiny configuration as a fixture."""
 
+import gc
 import os
 
 import jax
@@ -25,7 +26,14 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Nor from XLA's newer way of writing loops for CPUs, which takes twice as long to compile. jaxlib 0.11.1 dropped the
 # flag, and XLA ends the process at a flag that it does not know.
 FLAGS = " --xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11, 1) else ""
+# Nor from splitting a program of a few kernels into 32 modules, which are optimised apart.
+FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + FLAGS
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported out of each collection of garbage: they are some 200,000 objects that live to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(params=[False, True], ids=["one_step", "mrar"])

@@ -45,6 +45,7 @@ def test_slow_input_shows(directory, monkeypatch):
     assert 0.2 <= run(directory)["seconds_per_batch"] < 2
 
 
+@pytest.mark.slow
 def test_beside_the_training_step(directory):
     record = run(directory, devices=2, compare_train=True)
     assert record["images_per_second"] == pytest.approx(8 / record["seconds_per_step"])

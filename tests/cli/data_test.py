@@ -99,6 +99,7 @@ def test_killed_and_terminated_runs_with_workers_end_like_one_without(tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
 
 
+@pytest.mark.slow  # cached_training_test.py reads such a dataset in the quick set
 def test_a_tfds_dataset_trains_by_name_and_its_damage_ends_in_one_line(tmp_path, prepared):
     arguments = command(tmp_path / "run", "tfds:photos", prepared, train__steps=5, data__workers=1)
     result = run(arguments)
@@ -115,6 +116,7 @@ def test_a_tfds_dataset_trains_by_name_and_its_damage_ends_in_one_line(tmp_path,
     assert "is damaged" in line
 
 
+@pytest.mark.slow  # unreadable_test.py refuses such folders in the quick set
 def test_too_many_unreadable_files_end_in_one_line(tmp_path):
     folder = write_folder(tmp_path / "photos")
     (folder / "china" / "002.JPEG").write_bytes(b"")

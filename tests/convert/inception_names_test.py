@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.support.slow import slow
 from transdiff_jax.convert.conversion import import_inception
 from transdiff_jax.convert.inception_names import name_table
 from transdiff_jax.convert.table import from_reference, to_reference
@@ -109,7 +110,7 @@ def test_a_folder_without_converted_weights(tmp_path, monkeypatch, content, prob
     )
 
 
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("published", [False, slow(True)])
 def test_a_digest_that_is_not_the_published_one_is_reported(tmp_path, caplog, monkeypatch, published):
     digest = PUBLISHED_SHA256 if published else PUBLISHED_SHA256[:8] + "f" * 56
     monkeypatch.setattr("transdiff_jax.convert.conversion.sha256", lambda path: digest)

@@ -168,6 +168,7 @@ def test_a_student_whose_weights_are_split_is_the_same(student, tmp_path, mrar):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+@pytest.mark.slow  # step_test.py holds the same of training, whose step this is
 def test_micro_batches_are_the_whole_batch(student, tmp_path):
     config = student(train={"steps": 1, "batch_size": 16})
     distill(config, tmp_path / "whole")

@@ -17,7 +17,7 @@ from tests.support.parameters import fresh_params, perturb, random_params
 from transdiff_jax import rng
 from transdiff_jax.config import LossConfig, MeshConfig, ModelConfig
 from transdiff_jax.model.loss import LossDraws, draw_loss, flow_matching_losses, semantic_similarity
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_params, init_shapes
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.patches import latent_to_tokens, tokens_to_latent
 from transdiff_jax.parallel import axes
@@ -101,7 +101,7 @@ def published(size, **fields):
 )
 def test_published_sizes_have_their_parameter_counts(size, one_step, mrar, large):
     def count(model):
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_params(model, 0))))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(init_shapes(model)))
 
     # The release's 1-step models carry an image projection, 16 -> width, that they never use.
     unused = 17 * SIZES[size][0]
@@ -113,7 +113,7 @@ def test_published_sizes_have_their_parameter_counts(size, one_step, mrar, large
 
 def test_every_parameter_is_float32_and_named(model):
     compute = dataclasses.replace(model, dtype="bfloat16")
-    boxed = jax.eval_shape(lambda: init_params(compute, 0))
+    boxed = init_shapes(compute)
     known = {name for name, _ in axes.RULES}
 
     def check(path, leaf):
@@ -419,7 +419,7 @@ def test_bfloat16_is_what_the_networks_compute_in():
 def test_bfloat16_does_not_round_the_sum_of_the_layers():
     """A residual stream, norms and final projection in bfloat16 would make the error 0.0090."""
     model = dataclasses.replace(ONE_STEP, width=64, heads=4, decoder_blocks=6)
-    params = perturb(jax.eval_shape(lambda: init_params(model, 0)), scale=0.05)
+    params = perturb(init_shapes(model), scale=0.05)
     x, t = jax.random.normal(jax.random.key(0), (2, 4, 16, 4)), jnp.array([[40.0, 300.0, 700.0, 1000.0]] * 2)
 
     def velocity(dtype):
@@ -436,7 +436,7 @@ def test_bfloat16_does_not_round_the_sum_of_the_layers():
 def test_sharded_loss_is_that_of_one_device(model, sizes):
     data, expected = batch(model), losses(model, random_params(model), *batch(model))
     mesh = make_mesh(MeshConfig(*sizes))
-    boxed = jax.eval_shape(lambda: init_params(model, 0))
+    boxed = init_shapes(model)
     params = jax.device_put(random_params(model), tree_shardings(boxed, mesh))
     rows = jax.device_put(data, batch_sharding(mesh))
     made = losses(model, params, *rows)

@@ -31,7 +31,7 @@ from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.training.loop import train
 from transdiff_jax.training.metric_writers import read_metrics
 
-STEPS, HALF = 24, 12
+STEPS, HALF = 20, 12
 # Frequent saves, so that a kill loses few steps. A schedule that does not depend on the last step. The processes split
 # the weights, so that each writes its part.
 SETTINGS = {

@@ -30,6 +30,7 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.mark.slow  # a job of two processes does the same in the quick set
 def test_killed_and_terminated_runs_end_like_the_undisturbed_one(tmp_path, data):
     straight, disturbed, log = tmp_path / "straight", tmp_path / "disturbed", tmp_path / "log"
     arguments = train_command(disturbed, data, train__steps=STEPS, train__checkpoint_every=10)
@@ -174,11 +175,13 @@ def kill_and_finish(workdir, folder, count, kills, seed):
     return images
 
 
+@pytest.mark.slow  # jobs of one and two processes are killed in the quick set
 def test_a_sampling_job_killed_at_random_moments_ends_with_the_same_bytes(trained, tmp_path):
     images = kill_and_finish(trained, tmp_path, count=100, kills=4, seed=0)
     assert any(0 < count < 100 for count in images)
 
 
+@pytest.mark.slow  # generate_test.py fills a disk in the quick set
 def test_a_full_disk_stops_sampling_in_one_line(trained, tmp_path):
     arguments = sample_command(trained, tmp_path / "out", 150)
     # Writes beyond 8 KiB fail: those of the journal, which has a line for each image.

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from tests.support.configs import tiny_config
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_params, init_shapes
 from transdiff_jax.parallel import axes
 from transdiff_jax.parallel import mesh as mesh_module
 from transdiff_jax.parallel.arrays import (
@@ -122,7 +122,7 @@ def test_parameters_go_where_their_names_say():
 
 def test_parameter_that_the_mesh_cannot_split_is_named():
     mesh = make_mesh(MeshConfig(1, 1, 8))
-    boxed = jax.eval_shape(lambda: init_params(tiny_config().model, 0))
+    boxed = init_shapes(tiny_config().model)
     with pytest.raises(
         UserError, match=r"config\.mesh=.*'tensor': 8.* cannot split .*/kernel of shape \(2, "
     ) as caught:

@@ -25,7 +25,7 @@ from transdiff_jax.flow.timesteps import solver_grid
 from transdiff_jax.images.uint8 import to_uint8
 from transdiff_jax.model.decoder import TimeCondition
 from transdiff_jax.model.encoder import Prefix
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_shapes
 from transdiff_jax.model.transdiff import TransDiff
 from transdiff_jax.nn.attention import KeysValues
 from transdiff_jax.nn.patches import unpatchify
@@ -430,7 +430,7 @@ def test_sharded_sampler_is_that_of_one_device(config, sizes, monkeypatch):
     alone = images_on_one_device(config)
     monkeypatch.setattr(sampler_module, "to_uint8", lambda pixels: pixels)  # rounding would hide small differences
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
-    boxed = jax.eval_shape(lambda: init_params(config.model, 0))
+    boxed = init_shapes(config.model)
     params = jax.device_put(random_params(config.model), tree_shardings(boxed, mesh))
     made, finite = make_sampler(config, mesh, all_images=True)(params, LABELS, 5, INDICES)
     assert finite.sharding.is_equivalent_to(batch_sharding(mesh), 1)

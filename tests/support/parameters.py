@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_params, init_shapes
 
 
 def perturb(params, scale=0.25, seed=1):
@@ -24,7 +24,7 @@ def perturb(params, scale=0.25, seed=1):
 @functools.cache
 def random_params(model):
     # NumPy draws them, because compiling the draws of `init` takes longer than most tests.
-    return perturb(jax.eval_shape(lambda: init_params(model, 0)))
+    return perturb(init_shapes(model))
 
 
 @functools.cache

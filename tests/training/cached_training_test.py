@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.latents import photo_config, save_tiny_weights
 from tests.support.photos import CLASSES, write_folder, write_tfds
+from tests.support.slow import slow
 from transdiff_jax.checkpoints.weights import load_weights
 from transdiff_jax.config import MeshConfig
 from transdiff_jax.data.groups.making import write_neighbour_groups
@@ -24,7 +25,7 @@ def folder(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("folder"))
 
 
-@pytest.mark.parametrize("kind", ["folder", "tfds"])
+@pytest.mark.parametrize("kind", [slow("folder"), "tfds"])
 def test_images_are_cached_grouped_and_trained_on(weights, folder, tmp_path, kind):
     images = {"source": f"folder:{folder}", "crop": "center"}
     if kind == "tfds":

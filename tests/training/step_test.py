@@ -87,7 +87,7 @@ def photo_run(mrar, **train):
     return config, batch, {"moments": moments, "label": batch["label"]}
 
 
-@pytest.mark.parametrize(("mrar", "mesh"), [slow(False, (1, 1, 1)), (True, (2, 2, 1))], ids=["one_step", "mrar"])
+@pytest.mark.parametrize(("mrar", "mesh"), [(False, (2, 2, 1)), slow(True, (2, 2, 1))], ids=["one_step", "mrar"])
 def test_a_step_on_moments_is_the_step_on_images(mrar, mesh):
     config, images, moments = photo_run(mrar)
     on_images, expected = run(config, [images] * 2, mesh)
@@ -130,7 +130,7 @@ def test_each_step_draws_another_posterior_sample():
     assert abs(gaps[0] - gaps[1]) > 1e-5
 
 
-@pytest.mark.parametrize("config", [slow(ONE_STEP), MRAR], ids=["one_step", "mrar"])
+@pytest.mark.parametrize("config", [ONE_STEP, slow(MRAR)], ids=["one_step", "mrar"])
 def test_accumulated_equals_full_batch(config):
     accumulated = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulation=4))
     full, [full_metrics] = run(config, [make_batch(config)])

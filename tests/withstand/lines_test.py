@@ -9,7 +9,7 @@ from tests.withstand.lines_train import field_lines
 
 
 def test_a_share_of_all_lines(attack_by_line):
-    lines = [*FIRST, *[line for line in LINES[len(FIRST) :] if reads_nothing(line)][::48]]
+    lines = [*FIRST, *[line for line in LINES[len(FIRST) :] if reads_nothing(line)][::120]]
     found = {line: attack_by_line.complaint(line, base="traps") for line in lines}
     bad = [f"{line}: {words}" for line, words in found.items() if words]
     assert not bad, "\n\n".join(bad)

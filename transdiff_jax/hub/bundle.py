@@ -25,7 +25,7 @@ from transdiff_jax.config import Config
 from transdiff_jax.config.schema import FOLDER_PREFIX, INDEX_PREFIX, LATENTS_PREFIX
 from transdiff_jax.convert.converted_run import save_converted
 from transdiff_jax.errors import UserError
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_shapes
 from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
@@ -99,7 +99,7 @@ def read_bundle(read: Callable[[str], Path], out: Path, tokenizer: Path) -> None
     """
     step, record = read_note(read(CONFIG))
     config = record.config
-    shapes = flatten_dict(jax.eval_shape(lambda: nn.unbox(init_params(config.model, 0))), sep="/")
+    shapes = flatten_dict(nn.unbox(init_shapes(config.model)), sep="/")
     path = read(MODEL)
     params = unflatten_dict(_checked(read_tensors(path), shapes, path), sep="/")
     if config.tokenizer.kind == "kl16":

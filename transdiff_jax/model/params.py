@@ -43,7 +43,13 @@ def init_params(config: ModelConfig, seed: int | Int[Array, ""]) -> Params:
     return unfreeze(variables)["params"]
 
 
-@functools.lru_cache(maxsize=4)  # a command asks several times, and tracing the model takes most of a small read
+@functools.lru_cache(maxsize=8)  # a command asks several times, and tracing the model takes most of a small read
+def init_shapes(config: ModelConfig) -> AbstractParams:
+    """Shapes and dtypes of `init_params`, boxed like them, which take no memory; leave the tree as it is."""
+    return jax.eval_shape(lambda: init_params(config, 0))
+
+
+@functools.lru_cache(maxsize=4)
 def abstract_params(config: ModelConfig, mesh: Mesh) -> AbstractParams:
     """Shapes, dtypes and shardings of the parameters, which take no memory; leave the tree as it is.
 
@@ -51,7 +57,7 @@ def abstract_params(config: ModelConfig, mesh: Mesh) -> AbstractParams:
         UserError: the mesh cannot split a parameter.
     """
     check_model(config, mesh)
-    return abstract_arrays(jax.eval_shape(lambda: init_params(config, 0)), mesh)
+    return abstract_arrays(init_shapes(config), mesh)
 
 
 def init_sharded_params(config: ModelConfig, seed: int, mesh: Mesh) -> Params:

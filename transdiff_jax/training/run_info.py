@@ -12,7 +12,7 @@ from transdiff_jax.checkpoints.step_names import saved_steps
 from transdiff_jax.checkpoints.steps import DAMAGED_FOLDER
 from transdiff_jax.checkpoints.weights import existing_folder
 from transdiff_jax.config import Config, ModelConfig
-from transdiff_jax.model.params import init_params
+from transdiff_jax.model.params import init_shapes
 from transdiff_jax.storage.checksums import DamageError
 from transdiff_jax.storage.files import Json
 from transdiff_jax.storage.json_files import JsonError, is_number, read_json_object
@@ -65,7 +65,7 @@ def config_changes(config: Config) -> Json:
 
 def parameter_count(model: ModelConfig) -> int:
     """How many numbers the parameters of a model are."""
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_params(model, 0))))
+    return sum(leaf.size for leaf in jax.tree.leaves(init_shapes(model)))
 
 
 def info_lines(info: Json) -> list[str]:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from transdiff_jax.config import Config
 from transdiff_jax.model.mesh_checks import check_model
-from transdiff_jax.model.params import Params, init_params, init_sharded_params
+from transdiff_jax.model.params import Params, init_shapes, init_sharded_params
 from transdiff_jax.parallel.arrays import abstract_arrays
 from transdiff_jax.training.optimizer import make_optimizer
 
@@ -43,7 +43,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
         UserError: the mesh cannot split a parameter.
     """
     check_model(config.model, mesh)
-    return abstract_arrays(jax.eval_shape(lambda: new_state(init_params(config.model, config.seed), config)), mesh)
+    return abstract_arrays(jax.eval_shape(lambda params: new_state(params, config), init_shapes(config.model)), mesh)
 
 
 def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:
