@@ -9,14 +9,13 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from transdiff_jax.config import Config, as_config
-    from transdiff_jax.distillation.student_run import distill
     from transdiff_jax.errors import UserError
     from transdiff_jax.evaluation.scoring import evaluate
     from transdiff_jax.generation.loading import generate
     from transdiff_jax.generation.request import SampleRequest
     from transdiff_jax.generation.trained_model import TrainedModel
     from transdiff_jax.hub.local_runs import load
-    from transdiff_jax.training.loop import train
+    from transdiff_jax.hub.starts import distill, train
 
 __version__ = "0.2.0"
 

@@ -3,13 +3,12 @@ from pathlib import Path
 import pytest
 
 import transdiff_jax as td
-from tests.support.configs import tiny_config
 from tests.support.hub_server import served
 from tests.support.paths import GOLDEN
 from transdiff_jax.checkpoints.weights import latest_record
 from transdiff_jax.errors import UserError
-from transdiff_jax.hub import local_runs
-from transdiff_jax.hub.local_runs import is_remote, load, local_run, with_local_start
+from transdiff_jax.hub import making
+from transdiff_jax.hub.local_runs import is_remote, load, local_run
 from transdiff_jax.hub.published import PUBLISHED, REPO
 from transdiff_jax.storage import hub_files
 
@@ -41,16 +40,12 @@ def test_a_file_of_the_release_becomes_a_run_once(hub, tmp_path, caplog):
     hub.requests.clear()
     assert local_run(FILE.replace("release/", f"release@{commit}/"), "workdir") == run
     assert hub.requests == []
-    config = with_local_start(tiny_config(train={"init_from": FILE}))
-    assert config.train.init_from == str(run)
 
 
 def test_the_tokenizer_comes_with_it(hub, monkeypatch, tmp_path):
     made = []
-    monkeypatch.setattr(local_runs, "import_kl16", lambda path, out: (out.mkdir(), made.append(path.read_bytes())))
-    monkeypatch.setattr(
-        local_runs, "import_transdiff", lambda path, out, tokenizer: (out.mkdir(), made.append(tokenizer))
-    )
+    monkeypatch.setattr(making, "import_kl16", lambda path, out: (out.mkdir(), made.append(path.read_bytes())))
+    monkeypatch.setattr(making, "import_transdiff", lambda path, out, tokenizer: (out.mkdir(), made.append(tokenizer)))
     hub.add_commit(RELEASE, {"small/checkpoint-last.pth": b"a", "vae/checkpoint-last.pth": b"vae"})
     run = local_run(FILE, "workdir")
     assert made == [b"vae", str(run.with_name("vae--checkpoint-last.pth"))]
@@ -74,7 +69,7 @@ def test_a_run_that_others_made_needs_no_permission_to_write(hub, monkeypatch, c
     def refuse(path, *_):
         raise PermissionError(13, "no permission", str(path))
 
-    monkeypatch.setattr(local_runs, "locked", refuse)
+    monkeypatch.setattr(making, "locked", refuse)
     monkeypatch.setattr(hub_files, "write_bytes", refuse)
     assert local_run(FILE, "workdir") == run
     assert "without a network this commit will not be known" in caplog.text
@@ -90,10 +85,10 @@ def test_a_killed_conversion_starts_again(hub, monkeypatch):
         (out / "half").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(local_runs, "import_transdiff", killed)
+    monkeypatch.setattr(making, "import_transdiff", killed)
     with pytest.raises(KeyboardInterrupt):
         local_run(FILE, "workdir")
-    monkeypatch.setattr(local_runs, "import_transdiff", lambda path, out, tokenizer: out.mkdir())
+    monkeypatch.setattr(making, "import_transdiff", lambda path, out, tokenizer: out.mkdir())
     assert list(local_run(FILE, "workdir").iterdir()) == []
 
 

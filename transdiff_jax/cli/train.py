@@ -8,8 +8,7 @@ from absl import flags
 from transdiff_jax.cli import app
 from transdiff_jax.cli.compile_cache import define_compile_cache
 from transdiff_jax.cli.profile_flags import ProfileFlags
-from transdiff_jax.hub.local_runs import with_local_start
-from transdiff_jax.training.loop import train
+from transdiff_jax.hub.starts import train
 
 FLAGS = flags.FlagValues()
 define_compile_cache(FLAGS)
@@ -27,7 +26,7 @@ flags.mark_flag_as_required("config", FLAGS)
 
 def main() -> None:
     """Trains a configuration in the workdir."""
-    train(with_local_start(app.read_config(CONFIG)), app.place(WORKDIR), PROFILE.profile())
+    train(app.read_config(CONFIG), app.place(WORKDIR), PROFILE.profile())
 
 
 if __name__ == "__main__":

@@ -58,6 +58,24 @@ def do_in_first_process(action: Callable[[], object]) -> None:
     in_first_process(run, 0)
 
 
+def do_in_every_process(action: Callable[[], object]) -> None:
+    """Runs `action` in all processes, each of which must call this.
+
+    Raises:
+        UserError: `action` raised it here, or in another process, whose output says why.
+    """
+    error = None
+    try:
+        action()
+    except UserError as caught:
+        error = caught
+    failed = multihost_utils.process_allgather(np.array(error is not None))
+    if error is not None:
+        raise error
+    if failed.any():
+        raise UserError("the job was stopped by another of its processes; the output of that process says why")
+
+
 def check_same(value: str, message: str) -> None:
     """Checks that all processes have the same `value`. Every process must call this.
 
