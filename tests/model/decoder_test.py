@@ -81,10 +81,10 @@ def test_velocity_at_one_time_is_that_of_rows_alone(guided, dtype):
 def test_halves_of_a_pair_share_what_comes_before_their_conditions():
     x, features = jnp.zeros((4, 16, 4)), jnp.zeros((8, 16, 16))
     program = jax.jit(lambda params: velocity_at(params, x, features)).lower(random_params(MODEL)).as_text()
-    # In block 0: queries, keys, values and the output of self-attention, and the queries of cross-attention.
-    assert len(re.findall(r"dot_general.*-> tensor<4x16x2x8xf32>", program)) == 4
-    assert len(re.findall(r"dot_general.*-> tensor<8x16x2x8xf32>", program)) == 4
-    assert len(re.findall(r"dot_general.*-> tensor<4x16x16xf32>", program)) == 2, "with the projection of x"
+    # In block 0: the projection of x, queries, keys, values and the output of self-attention, and the queries of
+    # cross-attention. Then two more products of the same width in block 0, seven in block 1, and one of the features.
+    assert len(re.findall(r"dot_general.*-> tensor<64x16xf32>", program)) == 6, "4 rows of 16 tokens"
+    assert len(re.findall(r"dot_general.*-> tensor<128x16xf32>", program)) == 10, "8 rows of 16 tokens"
 
 
 def test_visible_mask_is_a_prefix_of_the_features():

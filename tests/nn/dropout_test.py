@@ -103,3 +103,11 @@ def test_what_is_kept_grows_by_the_share_that_is_dropped(dtype):
     np.testing.assert_allclose(dropped.astype(np.float32), np.where(kept, x * scale, 0).astype(np.float32), rtol=1e-2)
     (gradient,) = backward(jnp.ones_like(x))
     np.testing.assert_allclose(gradient.astype(np.float32), np.where(kept, scale, 0), rtol=1e-2)
+
+
+def test_nothing_of_the_shape_of_a_mask_is_constant():
+    x = jnp.ones((16, 3))
+    program = jax.jit(lambda x: Dropout(0.1).apply({}, x, rngs={"dropout": jax.random.key(0)})).lower(x).as_text()
+    # JAX would take the condition or the zeros of a `where` out of a scan, and they would lie in memory.
+    selects = [line for line in program.splitlines() if "stablehlo.select" in line]
+    assert not [line for line in selects if "16x3" in line or "2x8x3" in line]

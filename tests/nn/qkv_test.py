@@ -28,4 +28,4 @@ def test_no_copy_takes_queries_keys_and_values_apart():
     x, module = normal(0, 2, 5, 6), SelfAttention(3, 0.0, 0.0, jnp.bfloat16)
     program = jax.jit(module.apply).lower(jax.eval_shape(module.init, jax.random.key(1), x), x).as_text()
     results = re.findall(r"stablehlo\.dot_general.*-> (tensor<[^>]*>)", program)
-    assert results[:3] == ["tensor<2x5x3x2xbf16>"] * 3
+    assert results[:3] == ["tensor<10x6xbf16>"] * 3

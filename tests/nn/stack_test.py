@@ -93,3 +93,17 @@ def test_what_the_backward_pass_computes_again(remat, multiplications):
     forward_and_backward = count(program.jaxpr, "dot_general")
     # One forward, two backward (for the input and for the weights).
     assert forward_and_backward == 3 + multiplications
+
+
+def test_what_is_kept_has_its_bias():
+    def loss(params):
+        return jnp.sum(make("dots").apply(params, X, OWN, SHARED)[0])
+
+    _, backward = jax.vjp(loss, nn.unbox(PARAMS))
+    biased = jnp.zeros_like(X)
+    x, params = X, nn.unbox(PARAMS)["params"]["linear"]
+    for layer in range(3):
+        biased = x @ params["kernel"][layer] + params["bias"][layer]
+        x = x + jnp.tanh(biased) * SHARED + OWN[layer]
+    kept = [np.asarray(leaf)[-1] for leaf in jax.tree.leaves(backward) if np.shape(leaf) == (3, *X.shape)]
+    assert any(np.allclose(leaf, biased, atol=1e-6) for leaf in kept)

@@ -18,11 +18,11 @@ from transdiff_jax.nn.layers import (
     dense,
     embedding_init,
     layer_norm,
-    modulate,
     modulation_init,
     repeat_rows,
     with_axes,
 )
+from transdiff_jax.nn.modulation import add_gated, modulate
 from transdiff_jax.nn.scalar_embedding import ScalarEmbedding
 from transdiff_jax.nn.stack import stack
 from transdiff_jax.parallel import axes
@@ -83,7 +83,7 @@ class DecoderBlock(nn.Module):
         """Self-attention, which does not see the condition; one row of modulation may serve all of `x`."""
         shift, scale, gate = jnp.unstack(modulation, axis=1)[:3]
         x = constrain_tokens(x)
-        return x + gate[:, None] * self.attention(modulate(self.attention_norm(x), shift, scale))
+        return add_gated(x, gate, self.attention(modulate(self.attention_norm(x), shift, scale)))
 
     def after_attention(
         self,
@@ -97,7 +97,7 @@ class DecoderBlock(nn.Module):
         x = constrain_tokens(x)
         attended = self.cross_attention(self.cross_norm(x), keys_values, mask)
         x = repeat_rows(x, len(attended)) + attended
-        return x + gate[:, None] * self.mlp(modulate(self.mlp_norm(x), shift, scale))
+        return add_gated(x, gate, self.mlp(modulate(self.mlp_norm(x), shift, scale)))
 
 
 class VelocityDecoder(nn.Module):

@@ -49,7 +49,9 @@ def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[
     # The barrier keeps the compiler from drawing a block again for each of its elements.
     first, second = (word[..., None, :] for word in jax.lax.optimization_barrier(draw(key, blocks)))
     byte = jnp.arange(BLOCK, dtype=jnp.uint32)[:, None]
-    levels = (jnp.where(byte < 4, first, second) >> (byte % 4 * 8)) % LEVELS
+    shift, of_first = byte % 4 * 8, (LEVELS - 1) * (byte < 4).astype(jnp.uint32)
+    # Not `jnp.where`: JAX would take its condition, in the shape of the mask, out of a scan and keep it in memory.
+    levels = ((first >> shift) & of_first) | ((second >> shift) & (LEVELS - 1 - of_first))
     padded = levels.reshape(*lead, blocks[-2] * BLOCK, last)
     return (padded[..., :size, :] >= dropped_levels(rate)).reshape(shape)
 
@@ -80,4 +82,5 @@ class Dropout(nn.Module):
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
         keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(keep, x * (LEVELS / (LEVELS - dropped_levels(self.rate))), 0)
+        # A product, because JAX would take the zeros of `jnp.where` out of a scan, and XLA would read them from memory.
+        return x * (LEVELS / (LEVELS - dropped_levels(self.rate))) * keep.astype(x.dtype)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Float, Float32, Real
+from jaxtyping import Float, Real
 
 from transdiff_jax.nn.dropout import Dropout
 from transdiff_jax.parallel import axes
@@ -24,6 +25,7 @@ Initializer = Callable[..., Array]
 EMBEDDING_STDDEV = 0.02
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000
+PRODUCT = "product"  # the name of what `linear` makes, by which the remat policy "dots" knows what to keep
 
 embedding_init = nn.initializers.normal(EMBEDDING_STDDEV)
 
@@ -39,6 +41,58 @@ def modulation_init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.flo
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
 
 
+def linear(
+    x: Float[Array, "*inputs"], kernel: Float[Array, "*kernel"], bias: Float[Array, "*features"], dtype: DTypeLike
+) -> Float[Array, "*outputs"]:
+    """The product of x's trailing axes and a kernel, plus a bias; it has the name PRODUCT.
+
+    It is computed as the product of two matrices. With more axes the gradient of the kernel would sum over rows and
+    tokens, and XLA for GPUs turns arrays of the backward pass around to make one axis of the two.
+
+    Args:
+        x: [*lead, *summed].
+        kernel: [*summed, *features].
+        bias: [*features].
+        dtype: of the computation and the result.
+
+    Returns:
+        [*lead, *features].
+    """
+    count = kernel.ndim - bias.ndim
+    lead, inputs, outputs = x.shape[:-count], math.prod(kernel.shape[:count]), math.prod(bias.shape)
+    matrix = kernel.astype(dtype).reshape(inputs, outputs)
+    product = x.astype(dtype).reshape(-1, inputs) @ matrix + bias.astype(dtype).reshape(outputs)
+    return checkpoint_name(product.reshape(*lead, *bias.shape), PRODUCT)
+
+
+class Dense(nn.Module):
+    """A layer that applies `linear` to the trailing axes; see `dense`."""
+
+    features: tuple[int, ...]
+    contract: int
+    dtype: DTypeLike
+    kernel_init: Initializer  # of the flattened matrix
+    kernel_axes: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*inputs"]) -> Float[Array, "*outputs"]:
+        """Applies the layer."""
+        shape = (*x.shape[-self.contract :], *self.features)
+        kernel = self.param("kernel", with_axes(flat_init(self.kernel_init, self.contract), *self.kernel_axes), shape)
+        zeros = with_axes(nn.initializers.zeros, *self.kernel_axes[self.contract :])
+        return linear(x, kernel, self.param("bias", zeros, self.features), self.dtype)
+
+
+def flat_init(init: Initializer, contract: int) -> Initializer:
+    """An initializer that sees a kernel as a matrix: its first `contract` axes as one, the others as one."""
+
+    def flat(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Float[Array, "..."]:
+        matrix = (math.prod(shape[:contract]), math.prod(shape[contract:]))
+        return init(key, matrix, dtype).reshape(shape)
+
+    return flat
+
+
 def dense(
     features: int | tuple[int, ...],
     kernel_axes: tuple[str, ...],
@@ -47,7 +101,7 @@ def dense(
     contract: int = 1,
     kernel_init: Initializer | None = None,
     name: str | None = None,
-) -> nn.DenseGeneral:
+) -> Dense:
     """A linear layer with bias, initialised Xavier-uniform over its flattened matrix.
 
     Args:
@@ -60,14 +114,7 @@ def dense(
     """
     out = (features,) if isinstance(features, int) else features
     init = nn.initializers.xavier_uniform() if kernel_init is None else kernel_init
-    return nn.DenseGeneral(
-        out,
-        axis=tuple(range(-contract, 0)),
-        dtype=dtype,
-        kernel_init=with_axes(init, *kernel_axes),
-        bias_init=with_axes(nn.initializers.zeros, *kernel_axes[contract:]),
-        name=name,
-    )
+    return Dense(out, contract, dtype, init, kernel_axes, name=name)
 
 
 def layer_norm(*, affine: bool = True, name: str | None = None) -> nn.LayerNorm:
@@ -94,13 +141,28 @@ def constrain_tokens(x: Float[Array, "b *tokens width"]) -> Float[Array, "b *tok
     return axes.constrain(x, axes.BATCH, *[None] * (x.ndim - 1))
 
 
+@jax.custom_vjp
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Exact (erf) GELU.
 
     It is computed in float32: the operations of bfloat16 would round one after the other, and XLA makes two kernels of
-    them.
+    them. So is its derivative. Value and derivative share no part: XLA would store that in float32 between two kernels.
     """
     return nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
+def _gelu_forward(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: Float[Array, "*shape"], cotangent: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"]]:
+    wide = x.astype(jnp.float32)
+    below = (1 + jax.lax.erf(wide * math.sqrt(0.5))) / 2
+    slope = below + wide * jnp.exp(-(wide**2) / 2) * (1 / math.sqrt(2 * math.pi))
+    return ((cotangent.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 class Mlp(nn.Module):
@@ -158,10 +220,3 @@ class TimeEmbedding(nn.Module):
         names = (axes.TIME, axes.MODULATION, axes.EMBED)
         modulation = dense((6, self.width), names, self.dtype, name="modulation")(nn.silu(embedding))
         return embedding, constrain(modulation)
-
-
-def modulate(
-    x: Float32[Array, "b tokens width"], shift: Float32[Array, "#b width"], scale: Float32[Array, "#b width"]
-) -> Float32[Array, "b tokens width"]:
-    """x (1 + scale) + shift; all tokens of a row share one shift and scale."""
-    return x * (1 + scale[..., None, :]) + shift[..., None, :]

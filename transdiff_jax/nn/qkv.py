@@ -1,16 +1,14 @@
 """The projection of tokens to queries, keys and values."""
 
-import math
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from transdiff_jax.nn.layers import with_axes
+from transdiff_jax.nn.layers import flat_init, linear, with_axes
 from transdiff_jax.parallel import axes
 
 Heads = Float[Array, "b tokens heads head_dim"]
@@ -28,11 +26,6 @@ def split_qkv(fused: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     return {
         name: {"kernel": fused["kernel"][:, index], "bias": fused["bias"][index]} for index, name in enumerate(_QKV)
     }
-
-
-def _fused_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
-    """Xavier-uniform over the flattened matrix of the fused projection."""
-    return nn.initializers.xavier_uniform()(key, (shape[0], math.prod(shape[1:])), dtype).reshape(shape)
 
 
 class QkvProjection(nn.Module):
@@ -53,19 +46,14 @@ class QkvProjection(nn.Module):
         else:
             names = (axes.EMBED, axes.QKV, axes.HEADS, axes.HEAD_DIM)
             shape = (3, self.heads, x.shape[-1] // self.heads)
-            kernel = self.param("kernel", with_axes(_fused_init, *names), (x.shape[-1], *shape), jnp.float32)
-            bias = self.param("bias", with_axes(nn.initializers.zeros, *names[1:]), shape, jnp.float32)
+            init = flat_init(nn.initializers.xavier_uniform(), 1)
+            kernel = self.param("kernel", with_axes(init, *names), (x.shape[-1], *shape))
+            bias = self.param("bias", with_axes(nn.initializers.zeros, *names[1:]), shape)
             parts = split_qkv({"kernel": kernel, "bias": bias})
         # Products of one array XLA may merge, and then it copies their results apart.
         inputs = jax.lax.optimization_barrier((x.astype(self.dtype),) * len(_QKV))
-        query, key, value = (self._project(each, **parts[name]) for each, name in zip(inputs, _QKV, strict=True))
+        query, key, value = (
+            constrain_heads(linear(each, **parts[name], dtype=self.dtype))
+            for each, name in zip(inputs, _QKV, strict=True)
+        )
         return query, key, value
-
-    def _project(
-        self,
-        x: Float[Array, "b tokens width"],
-        kernel: Float[Array, "width heads head_dim"],
-        bias: Float[Array, "heads head_dim"],
-    ) -> Heads:
-        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        return constrain_heads(jnp.einsum("btw,whd->bthd", x, kernel) + bias)

@@ -6,12 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transdiff_jax.nn.layers import PRODUCT
 from transdiff_jax.parallel import axes
 
 Tree = TypeVar("Tree")  # of arrays
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "full": None,
 }
 
@@ -29,8 +30,8 @@ def stack(
         block: its call takes (carry, *inputs) and returns (carry, output of the layer).
         length: number of layers.
         in_axes: for each input, the number of the axis that holds its layers, or `nn.broadcast` for one value in all.
-        remat: what the backward pass recomputes: nothing ("none"), all but matrix products without batch dimensions
-            ("dots"), or everything ("full").
+        remat: what the backward pass recomputes: nothing ("none"), all but the results of linear layers ("dots"), or
+            everything ("full").
     """
     if remat != "none":
         block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
