@@ -111,3 +111,8 @@ def test_nothing_of_the_shape_of_a_mask_is_constant():
     # JAX would take the condition or the zeros of a `where` out of a scan, and they would lie in memory.
     selects = [line for line in program.splitlines() if "stablehlo.select" in line]
     assert not [line for line in selects if "16x3" in line or "2x8x3" in line]
+
+
+def test_bits_of_the_mask_alone_are_kept_for_the_backward_pass():
+    _, backward = jax.vjp(lambda x: Dropout(0.1).apply({}, x, rngs={"dropout": jax.random.key(0)}), jnp.ones((16, 3)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(backward) if leaf.shape == (16, 3)} == {jnp.dtype(bool)}

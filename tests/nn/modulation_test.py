@@ -1,10 +1,9 @@
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transdiff_jax.nn.modulation import add_gated, modulate
+from transdiff_jax.nn.modulation import add_gated, modulate, sum_apart, sum_together
 
 
 def normal(seed, *shape):
@@ -46,12 +45,18 @@ def test_value_and_gradients_are_those_of_the_formula(written, dtype, rows):
 
 
 @pytest.mark.parametrize("written", [modulate, add_gated])
-def test_tokens_are_summed_two_arrays_at_a_time(written):
+def test_gpus_sum_tokens_two_arrays_at_a_time(written):
     def backward(x, first, second, slope):
         return jax.vjp(written, x, first, second)[1](slope)
 
     second = normal(3, 3, 8) if written is modulate else X
-    program = jax.jit(backward).lower(X, normal(2, 3, 8), second, SLOPE).as_text()
+    traced = jax.jit(backward).trace(X, normal(2, 3, 8), second, SLOPE)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
     sums = [line for line in program.splitlines() if "stablehlo.reduce(" in line]
     assert len(sums) == 1
     assert sums[0].count(" init:") == 2, "XLA turns the operand of a single sum around"
+
+
+def test_sums_in_one_pass_are_those_one_after_the_other():
+    for together, apart in zip(sum_together(X, SLOPE), sum_apart(X, SLOPE), strict=True):
+        np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)

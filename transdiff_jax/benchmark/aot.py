@@ -21,6 +21,7 @@ from transdiff_jax.benchmark.hlo import Module, parse
 from transdiff_jax.benchmark.measuring import batch_shapes, lower, settings, weightless_tokenizer
 from transdiff_jax.benchmark.prediction import Machine, predict
 from transdiff_jax.benchmark.sampling_speed import batch_flops, jit_sampler
+from transdiff_jax.benchmark.student_step import frozen_shapes, objective_of
 from transdiff_jax.benchmark.training_speed import flops_per_image
 from transdiff_jax.config import Config
 from transdiff_jax.errors import UserError
@@ -150,9 +151,10 @@ def _groups(config: Config, mesh: Mesh) -> int:
 
 def _train(config: Config, mesh: Mesh) -> tuple[Callable[..., object], tuple[object, ...], float]:
     check_batch(config.train.batch_size // config.train.accumulation, mesh, "batch_size")
-    arguments = abstract_state(config, mesh), batch_shapes(config, mesh), weightless_tokenizer(config.tokenizer)
-    rows = config.train.batch_size
-    return jit_train_step(config, mesh), arguments, flops_per_image(config) * config.model.num_images * rows
+    state, tokenizer = abstract_state(config, mesh), weightless_tokenizer(config.tokenizer)
+    arguments = state, batch_shapes(config, mesh), tokenizer, *frozen_shapes(config, mesh)
+    flops = flops_per_image(config) * config.model.num_images * config.train.batch_size
+    return jit_train_step(config, mesh, objective_of(config)), arguments, flops
 
 
 def _sample(config: Config, mesh: Mesh) -> tuple[Callable[..., object], tuple[object, ...], float]:

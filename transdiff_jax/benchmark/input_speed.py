@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transdiff_jax.benchmark.measuring import peak_memory, settings
-from transdiff_jax.benchmark.training_speed import timed_steps
+from transdiff_jax.benchmark.student_step import frozen_shapes, objective_of
+from transdiff_jax.benchmark.training_speed import random_arrays, timed_steps
 from transdiff_jax.config import Config
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.model.needs import check_input_memory, check_training_memory
@@ -89,8 +90,9 @@ def _measure_step(config: Config, mesh: Mesh, repetitions: int) -> Json:
     local, _ = _read(config, 0)
     del local["index"]
     batch = to_global(local, mesh)
-    state, step = create_state(config, mesh), make_train_step(config, mesh)
-    seconds = timed_steps(step, state, batch, 1 + repetitions)
+    frozen = random_arrays(frozen_shapes(config, mesh))
+    step = make_train_step(config, mesh, objective_of(config), *frozen)
+    seconds = timed_steps(step, create_state(config, mesh), batch, 1 + repetitions)
     typical = statistics.median(seconds[1:])
     return {
         "images_per_second": config.train.batch_size * config.model.num_images / typical,

@@ -1,15 +1,17 @@
 """Measures a training step: images per second, beside FLOPs counted by hand and a measured matmul peak.
 
-Weights are random, and so are images (for the pixel tokenizer) or cached moments (for KL-16, whose network does not
-run): no data is needed. What rematerialisation computes again does not count as useful work.
+Weights are random, those of a student's teacher too, and so are images (for the pixel tokenizer) or cached moments (for
+KL-16, whose network does not run): no data is needed. What rematerialisation computes again does not count as useful
+work.
 """
 
+import functools
 import statistics
 import time
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from transdiff_jax.benchmark.flops import training_flops
 from transdiff_jax.benchmark.measuring import (
@@ -20,6 +22,7 @@ from transdiff_jax.benchmark.measuring import (
     settings,
     weightless_tokenizer,
 )
+from transdiff_jax.benchmark.student_step import frozen_shapes, is_student, objective_of, student_flops
 from transdiff_jax.config import Config
 from transdiff_jax.model.needs import check_training_memory
 from transdiff_jax.parallel.mesh import check_batch
@@ -57,6 +60,8 @@ def benchmark_train(config: Config, mesh: Mesh, *, repetitions: int, flops_only:
 
 def flops_per_image(config: Config) -> float:
     """Analytic FLOPs of a training step per image. An MRAR row has several images."""
+    if is_student(config):
+        return student_flops(config) / config.model.num_images
     row = training_flops(config.model, config.loss.pairs_per_latent, train_encoder=config.train.only == "all")
     return row / config.model.num_images
 
@@ -67,8 +72,9 @@ def _measure(config: Config, mesh: Mesh, repetitions: int, flops: float) -> Json
         random_batch(config, mesh),
         weightless_tokenizer(config.tokenizer),
     )
-    step = compile_program(jit_train_step(config, mesh), state, batch, tokenizer)
-    times = timed_steps(lambda state, batch: step.call(state, batch, tokenizer), state, batch, 1 + repetitions)
+    constants = (tokenizer, *random_arrays(frozen_shapes(config, mesh)))
+    step = compile_program(jit_train_step(config, mesh, objective_of(config)), state, batch, *constants)
+    times = timed_steps(lambda state, batch: step.call(state, batch, *constants), state, batch, 1 + repetitions)
     typical, peak = statistics.median(times[1:]), measure_peak(config.model.dtype)
     images_per_second = config.train.batch_size * config.model.num_images / typical
     return {
@@ -96,15 +102,15 @@ def timed_steps(step: TrainStep, state: TrainState, batch: Batch, count: int) ->
 def random_batch(config: Config, mesh: Mesh) -> Batch:
     """A global batch of `batch_shapes`: labels in their range, everything else uniform in [-1, 1]."""
     shapes = batch_shapes(config, mesh)
-    shardings = {name: shape.sharding for name, shape in shapes.items()}
+    label = shapes.pop("label")
+    draw = functools.partial(jax.random.randint, jax.random.key(1), label.shape, 0, config.model.num_classes)
+    return random_arrays(shapes) | {"label": jax.jit(draw, out_shardings=label.sharding)()}
 
-    def draw() -> Batch:
-        batch = {
-            name: jax.random.uniform(jax.random.key(0), shape.shape, shape.dtype, -1)
-            for name, shape in shapes.items()
-            if shape.dtype != np.int32
-        }
-        label = shapes["label"]
-        return batch | {"label": jax.random.randint(jax.random.key(1), label.shape, 0, config.model.num_classes)}
 
-    return jax.jit(draw, out_shardings=shardings)()
+def random_arrays(shapes: PyTree) -> PyTree:
+    """Arrays of these shapes and shardings, uniform in [-1, 1]."""
+
+    def draw() -> PyTree:
+        return jax.tree.map(lambda leaf: jax.random.uniform(jax.random.key(0), leaf.shape, leaf.dtype, -1), shapes)
+
+    return jax.jit(draw, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()

@@ -75,18 +75,20 @@ def make_task(config: Config, mesh: Mesh, known: TeacherRecord | None) -> Task:
             f"{known.step} with digest {known.digest[:12]}, not {found.weights} with digest {found.digest[:12]}"
         )
     _check_fit(config, weights)
-    # The teacher computes as the student does.
-    computing = {name: getattr(config.model, name) for name in ("dtype", "attention", "remat")}
-    teacher = Teacher(
-        TransDiff(dataclasses.replace(weights.config.model, **computing, dropout=0.0)),
-        _ode(weights.config.sampling, config.distillation.guidance),
-    )
+    teacher = teacher_of(config, weights.config.model, weights.config.sampling)
     logging.info("the teacher is step %d of %s (%s)", weights.step, origin, weights.name)
     frozen = Frozen(weights.params["decoder"], _class_features(teacher, weights, mesh))
     grids = _grids(config, weights, mesh) if config.train.sample_every else {}
     # A copy, because the training state takes over the memory of the parameters that it starts from.
     start = dataclasses.replace(weights, params=jax.tree.map(jnp.copy, weights.params))
     return Task(Distillation(config, teacher), frozen, start, found, grids)
+
+
+def teacher_of(student: Config, model: ModelConfig, sampling: SamplingConfig) -> Teacher:
+    """A teacher of this model and these settings, which computes as its student does and follows an ODE."""
+    computing = {name: getattr(student.model, name) for name in ("dtype", "attention", "remat")}
+    network = TransDiff(dataclasses.replace(model, **computing, dropout=0.0))
+    return Teacher(network, _ode(sampling, student.distillation.guidance))
 
 
 def _check_fit(config: Config, weights: Weights) -> None:

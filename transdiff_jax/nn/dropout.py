@@ -4,6 +4,7 @@ A float for each element, as in Flax, costs a block for each element, and then t
 products.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -72,6 +73,28 @@ def _threefry_words(key: Key[Array, ""], shape: tuple[int, ...]) -> Words:
     return first, second
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _drop(x: Float[Array, "*shape"], keep: Bool[Array, "*shape"], scale: float) -> Float[Array, "*shape"]:
+    # A product, because JAX would take the zeros of `jnp.where` out of a scan, and XLA would read them from memory.
+    return x * scale * keep.astype(x.dtype)
+
+
+def _drop_forward(
+    x: Float[Array, "*shape"], keep: Bool[Array, "*shape"], scale: float
+) -> tuple[Float[Array, "*shape"], Bool[Array, "*shape"]]:
+    # JAX would keep the mask as floats for the backward pass.
+    return _drop(x, keep, scale), keep
+
+
+def _drop_backward(
+    scale: float, keep: Bool[Array, "*shape"], cotangent: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], None]:
+    return _drop(cotangent, keep, scale), None
+
+
+_drop.defvjp(_drop_forward, _drop_backward)
+
+
 class Dropout(nn.Module):
     """Dropout that is on exactly where the caller supplies a "dropout" key; it keeps the mean of each element."""
 
@@ -82,5 +105,4 @@ class Dropout(nn.Module):
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
         keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        # A product, because JAX would take the zeros of `jnp.where` out of a scan, and XLA would read them from memory.
-        return x * (LEVELS / (LEVELS - dropped_levels(self.rate))) * keep.astype(x.dtype)
+        return _drop(x, keep, LEVELS / (LEVELS - dropped_levels(self.rate)))

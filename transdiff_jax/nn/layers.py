@@ -25,7 +25,7 @@ Initializer = Callable[..., Array]
 EMBEDDING_STDDEV = 0.02
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000
-PRODUCT = "product"  # the name of what `linear` makes, by which the remat policy "dots" knows what to keep
+PRODUCT = "product"  # by this name the remat policy "dots" knows what `linear` made
 
 embedding_init = nn.initializers.normal(EMBEDDING_STDDEV)
 
@@ -44,7 +44,7 @@ def modulation_init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.flo
 def linear(
     x: Float[Array, "*inputs"], kernel: Float[Array, "*kernel"], bias: Float[Array, "*features"], dtype: DTypeLike
 ) -> Float[Array, "*outputs"]:
-    """The product of x's trailing axes and a kernel, plus a bias; it has the name PRODUCT.
+    """The product of x's trailing axes and a kernel, plus a bias; the remat policy "dots" keeps it.
 
     It is computed as the product of two matrices. With more axes the gradient of the kernel would sum over rows and
     tokens, and XLA for GPUs turns arrays of the backward pass around to make one axis of the two.
