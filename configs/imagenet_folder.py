@@ -19,6 +19,4 @@ def get_config() -> ml_collections.ConfigDict:
     config = published_recipe("l", "one_step_256")
 
     config.data.source = "folder:/data/imagenet/train"
-    config.data.read_threads = 2
-    config.data.workers = 8
     return config

@@ -59,7 +59,7 @@ def test_batch_that_does_not_divide(directory):
         run(directory, devices=3, compare_train=True)
 
 
-@pytest.mark.parametrize(("compare", "size", "what"), [(False, 2**9, "a training batch"), (True, 2**13, "training")])
+@pytest.mark.parametrize(("compare", "size", "what"), [(False, 2**8, "a training batch"), (True, 2**13, "training")])
 def test_what_fits_no_memory_is_one_line(directory, monkeypatch, compare, size, what):
     shrink(monkeypatch, size)
     with pytest.raises(UserError, match=f"^{what} takes at least "):

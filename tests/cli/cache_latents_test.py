@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def cached(weights, tmp_path, monkeypatch):
     """A folder that the command made from a configuration file."""
-    monkeypatch.setattr(encode, "open_source", lambda config: Photographs(6))
+    monkeypatch.setattr(encode, "open_source", lambda *_: Photographs(6))
     file = write_config(photo_config(weights), tmp_path)
     run(f"--config={file}", f"--out={tmp_path / 'out'}", "--dtype=bfloat16")
     return tmp_path / "out"

@@ -1,5 +1,7 @@
 import json
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from transdiff_jax.config import make_config
+from transdiff_jax.data import pipeline
 from transdiff_jax.data.pipeline import TrainingData
 from transdiff_jax.data.pipeline import training_rows as rows_of
 from transdiff_jax.data.shares import WHOLE, Shares
@@ -51,13 +54,13 @@ def test_batches_hold_the_records_that_they_name(digits_config, mrar):
     source = open_source(config.data)
     batch = read(config, 1)[0][0]
     images = config.model.num_images
-    assert (batch["image"].shape, batch["image"].dtype) == ((8, images, 8, 8, 1), np.float32)
+    assert (batch["image"].shape, batch["image"].dtype) == ((8, images, 8, 8, 1), np.uint8)
     assert (batch["label"].shape, batch["label"].dtype) == ((8,), np.int32)
     assert (batch["index"].shape, batch["index"].dtype) == ((8, images), np.int64)
     for row in range(8):
         for image, index in zip(batch["image"][row], batch["index"][row], strict=True):
             record = source[int(index)]
-            np.testing.assert_allclose(image, record["image"] / 127.5 - 1, atol=1e-6)
+            np.testing.assert_array_equal(image, record["image"])
             assert record["label"] == batch["label"][row]
 
 
@@ -99,6 +102,25 @@ def test_reading_threads_do_not_matter(digits_config):
     assert_equal(many, one)
 
 
+def test_threads_share_a_batch_and_prepare_at_most_one_more(digits_config, tmp_path, monkeypatch):
+    made, threads, real = [], 4, pipeline.transform
+
+    def slow(*arguments):
+        made.append(threading.current_thread())
+        time.sleep(0.01)
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "transform", slow)
+    config = digits_config(data=TEST | {"read_threads": threads}, train={"batch_size": 32})
+    data = TrainingData(config, tmp_path)
+    made.clear()  # one row is read when the data is opened
+    next(data)
+    assert len(set(made[:32])) == threads
+    time.sleep(1)  # in which 400 rows could be made
+    assert 32 < len(made) <= 64
+    data.close()
+
+
 def test_flips_differ_between_rows_and_epochs(digits_config):
     config = digits_config(data=TEST | {"flip": True})
     source, rows = open_source(config.data), training_rows(config)
@@ -106,8 +128,7 @@ def test_flips_differ_between_rows_and_epochs(digits_config):
     for position in range(720):
         row = rows[position]
         index = int(row["index"][0])
-        plain = source[index]["image"] / np.float32(127.5) - 1
-        flipped[position // 360][index] = not np.allclose(row["image"][0], plain)
+        flipped[position // 360][index] = not np.array_equal(row["image"][0], source[index]["image"])
     assert all(100 < sum(epoch.values()) < 260 for epoch in flipped.values())
     assert 100 < sum(flipped[0][index] != flipped[1][index] for index in range(360)) < 260
 

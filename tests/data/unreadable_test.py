@@ -148,9 +148,15 @@ def test_a_report_that_is_none(photo_config, tmp_path, text):
         TrainingData(photo_config(), tmp_path)
 
 
+def alone(monkeypatch):
+    """Asks no second process, because there is none."""
+    monkeypatch.setattr(pipeline, "check_same_records", lambda *_: None)
+    monkeypatch.setattr(pipeline, "open_source", lambda data, _: open_source(data))
+
+
 def test_each_process_has_a_report_of_its_own(photo_config, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(pipeline, "check_same_records", lambda *_: None)  # there is no second process to ask
+    alone(monkeypatch)
     found = set()
     for process in range(2):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
@@ -169,7 +175,7 @@ def test_the_limit_is_on_the_reports_of_all_processes(photo_config, tmp_path, mo
         (tmp_path / f"unreadable_records.{process}.json").write_text(json.dumps(entries | {"unreadable": own}))
     (tmp_path / "unreadable_records.json").unlink()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(pipeline, "check_same_records", lambda *_: None)  # there is no second process to ask
+    alone(monkeypatch)
     for process in range(2):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         TrainingData(photo_config(data={"max_unreadable": 0.25}), tmp_path).close()
@@ -236,5 +242,5 @@ class WatchedSource(FolderSource):
 
 def test_a_worker_process_takes_no_device(photo_config, tmp_path, folder, parsed_flags, monkeypatch):
     # On a machine with an accelerator, a worker would take its memory, or fail because the training process holds it.
-    monkeypatch.setattr(pipeline, "open_source", lambda data: WatchedSource(folder))
+    monkeypatch.setattr(pipeline, "open_source", lambda *_: WatchedSource(folder))
     batches(photo_config(data={"workers": 1}), tmp_path, 2)

@@ -1,5 +1,7 @@
 """Caching jobs that are killed, and caching jobs of two processes, as on two hosts that share a folder."""
 
+import json
+import re
 import signal
 import socket
 import subprocess
@@ -93,6 +95,9 @@ def test_a_killed_job_of_any_number_of_processes_ends_with_the_same_bytes(whole,
     assert contents(out) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert "records 399" in logs(out)
+    first, second = (json.loads(part) for part in re.findall(r"^verifies (.*)$", logs(out), re.MULTILINE))
+    assert sorted(first + second) == sorted(int(path.name[8:13]) for path in kept)
+    assert abs(len(first) - len(second)) <= 1
 
 
 def noted(out, path):

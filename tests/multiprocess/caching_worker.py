@@ -10,6 +10,7 @@ import jax
 
 from tests.support.latents import Photographs, photo_config
 from transdiff_jax.data.latents import encode
+from transdiff_jax.data.latents.job import LatentJob
 from transdiff_jax.errors import UserError
 
 SHARD = 8
@@ -19,7 +20,14 @@ def main(out, weights, process, processes, port, count):
     jax.config.update("jax_num_cpu_devices", 1)
     if processes > 1:
         jax.distributed.initialize(f"localhost:{port}", processes, process)
-    encode.open_source = lambda config: Photographs(count, {11})
+    verify = LatentJob.intact
+
+    def verify_and_tell(job, numbers):
+        print("verifies", numbers, flush=True)
+        return verify(job, numbers)
+
+    LatentJob.intact = verify_and_tell
+    encode.open_source = lambda *_: Photographs(count, {11})
     try:
         config = photo_config(weights, data={"max_unreadable": 0.1})
         manifest = encode.cache_latents(config, Path(out), shard_records=SHARD)

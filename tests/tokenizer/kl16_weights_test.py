@@ -108,7 +108,7 @@ def test_slices_are_of_each_device(saved, monkeypatch):
     sampler, rows = make_sampler(config, mesh), jax.ShapeDtypeStruct((8,), jnp.int32)
     weights = sampler.tokenizer, abstract_params(config.model, mesh)
     sampler.jitted.eval_shape(weights, rows, jax.ShapeDtypeStruct((), jnp.int32), rows)
-    batch = {"label": rows, "image": jax.ShapeDtypeStruct((8, 1, 64, 64, 3), jnp.float32)}
+    batch = {"label": rows, "image": jax.ShapeDtypeStruct((8, 1, 64, 64, 3), jnp.uint8)}
     step.jit_train_step(config, mesh).eval_shape(abstract_state(config, mesh), batch, sampler.tokenizer)
     assert seen == [(4, 5), (4, 5)]
 

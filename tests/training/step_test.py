@@ -19,6 +19,7 @@ from tests.support.parameters import random_params
 from tests.support.slow import slow
 from transdiff_jax.benchmark.measuring import batch_shapes
 from transdiff_jax.config import MeshConfig
+from transdiff_jax.images.uint8 import to_unit_range
 from transdiff_jax.parallel.arrays import to_global
 from transdiff_jax.parallel.mesh import make_mesh
 from transdiff_jax.tokenizer.make import make_tokenizer
@@ -43,11 +44,11 @@ def config(request):
 
 def make_batch(config, seed=0):
     generator = np.random.default_rng(seed)
-    c, d = config.train.batch_size, config.data
-    shape = (c, config.model.num_images, d.image_size, d.image_size, d.image_channels)
+    rows, m = config.train.batch_size, config.model
+    shape = (rows, m.num_images, m.latent_size, m.latent_size, m.latent_channels)
     return {
-        "image": generator.uniform(-1, 1, shape).astype(np.float32),
-        "label": generator.integers(0, 10, c).astype(np.int32),
+        "moments": generator.uniform(-1, 1, shape).astype(np.float32),
+        "label": generator.integers(0, 10, rows).astype(np.int32),
     }
 
 
@@ -81,9 +82,9 @@ def photo_run(mrar, **train):
     folder = save_tiny_weights(Path(tempfile.mkdtemp()) / "kl16")
     config = photo_config(folder, mrar, train={"batch_size": 8, **train})
     source, images = Photographs(8 * config.model.num_images), config.model.num_images
-    pixels = np.stack([source[index]["image"] for index in range(len(source))]) / np.float32(127.5) - 1
+    pixels = np.stack([source[index]["image"] for index in range(len(source))])
     batch = {"image": pixels.reshape(8, images, *pixels.shape[1:]), "label": np.arange(8, dtype=np.int32) % 2}
-    moments = np.asarray(make_tokenizer(config).moments(jnp.asarray(batch["image"])))
+    moments = np.asarray(make_tokenizer(config).moments(jnp.asarray(to_unit_range(batch["image"]))))
     return config, batch, {"moments": moments, "label": batch["label"]}
 
 
@@ -96,6 +97,17 @@ def test_a_step_on_moments_is_the_step_on_images(mrar, mesh):
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
         np.testing.assert_allclose(ours["gradient_norm"], theirs["gradient_norm"], rtol=1e-5)
     assert_trees_close(on_moments.opt_state, on_images.opt_state, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_on_pixels_is_the_step_on_images_that_the_host_normalised():
+    rows = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8, 1)).astype(np.uint8)
+    label = np.arange(8, dtype=np.int32)
+    normalised = make_tokenizer(ONE_STEP).moments(jnp.asarray(rows.astype(np.float32) / np.float32(127.5) - 1))
+    on_pixels, [metrics] = run(ONE_STEP, [{"image": rows, "label": label}])
+    on_moments, [expected] = run(ONE_STEP, [{"moments": np.asarray(normalised), "label": label}])
+    # The inputs have the same bits (images/uint8_test.py), but two programs may sum in another order.
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
+    assert_trees_close(on_pixels.params, on_moments.params, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float16, 1e-4), (jnp.bfloat16, 2e-3)], ids=str)
@@ -207,7 +219,7 @@ def test_noise_differs_from_step_to_step():
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_non_finite_batch_changes_nothing_but_the_counters(poison):
     good, bad = make_batch(EVENTFUL), make_batch(EVENTFUL)
-    bad["image"][3, 0, 2, 2, 0] = poison
+    bad["moments"][3, 0, 2, 2, 0] = poison
     before, _ = run(EVENTFUL, [good])
     after, history = run(EVENTFUL, [good, bad])
     for name in ("params", "opt_state", "ema"):

@@ -108,11 +108,13 @@ def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a global training batch: images for the pixel tokenizer, cached moments for KL-16."""
     rows, model, data = config.train.batch_size, config.model, config.data
     if config.tokenizer.kind == "kl16":
-        name, shape = "moments", (model.latent_size, model.latent_size, 2 * model.latent_channels)
+        name, dtype = "moments", np.float32
+        shape = model.latent_size, model.latent_size, 2 * model.latent_channels
     else:
-        name, shape = "image", (data.image_size, data.image_size, data.image_channels)
+        name, dtype = "image", np.uint8
+        shape = data.image_size, data.image_size, data.image_channels
     where = batch_sharding(mesh)
     return {
         "label": jax.ShapeDtypeStruct((rows,), np.int32, sharding=where),
-        name: jax.ShapeDtypeStruct((rows, model.num_images, *shape), np.float32, sharding=where),
+        name: jax.ShapeDtypeStruct((rows, model.num_images, *shape), dtype, sharding=where),
     }

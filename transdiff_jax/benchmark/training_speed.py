@@ -10,6 +10,8 @@ import statistics
 import time
 
 import jax
+import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
@@ -24,6 +26,7 @@ from transdiff_jax.benchmark.measuring import (
 )
 from transdiff_jax.benchmark.student_step import frozen_shapes, is_student, objective_of, student_flops
 from transdiff_jax.config import Config
+from transdiff_jax.images.uint8 import to_uint8
 from transdiff_jax.model.needs import check_training_memory
 from transdiff_jax.parallel.mesh import check_batch
 from transdiff_jax.storage.files import Json
@@ -100,7 +103,7 @@ def timed_steps(step: TrainStep, state: TrainState, batch: Batch, count: int) ->
 
 
 def random_batch(config: Config, mesh: Mesh) -> Batch:
-    """A global batch of `batch_shapes`: labels in their range, everything else uniform in [-1, 1]."""
+    """A global batch of `batch_shapes`: labels in their range, moments uniform in [-1, 1], images of any bytes."""
     shapes = batch_shapes(config, mesh)
     label = shapes.pop("label")
     draw = functools.partial(jax.random.randint, jax.random.key(1), label.shape, 0, config.model.num_classes)
@@ -108,9 +111,11 @@ def random_batch(config: Config, mesh: Mesh) -> Batch:
 
 
 def random_arrays(shapes: PyTree) -> PyTree:
-    """Arrays of these shapes and shardings, uniform in [-1, 1]."""
+    """Arrays of these shapes and shardings: uniform in [-1, 1], or such images as bytes."""
 
-    def draw() -> PyTree:
-        return jax.tree.map(lambda leaf: jax.random.uniform(jax.random.key(0), leaf.shape, leaf.dtype, -1), shapes)
+    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
+        of_bytes = leaf.dtype == np.uint8
+        values = jax.random.uniform(jax.random.key(0), leaf.shape, np.float32 if of_bytes else leaf.dtype, -1)
+        return to_uint8(values) if of_bytes else values
 
-    return jax.jit(draw, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+    return jax.jit(lambda: jax.tree.map(draw, shapes), out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()

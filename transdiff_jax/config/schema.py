@@ -79,7 +79,7 @@ class DataConfig:
     # full short side, resized; center: the middle square, resized as ADM does.
     crop: Literal["none", "random", "center"] = "none"
     flip: bool = False  # random horizontal flip
-    read_threads: int = 4  # of each reading process; a thread prepares a batch
+    read_threads: int = 4  # of each reading process; a thread prepares some rows at a time
     workers: int = 0  # reading processes; 0: threads of the training process read
     max_unreadable: float = 0.001  # stop when more than this share of the records cannot be decoded
     # MRAR groups: "random" draws the earlier images anew each epoch; "index:FILE" takes the groups of an index file as

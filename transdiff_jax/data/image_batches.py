@@ -29,7 +29,7 @@ class ImageBatch:
     ids: list[str]  # of the images
     labels: list[int]
     skipped: list[str]  # ids of unreadable records met since the batch before
-    images: np.ndarray | None  # float32 [size, height, width, c]; the last image fills it up; None without images
+    images: np.ndarray | None  # uint8 [size, height, width, c]; the last image fills it up; None without images
 
 
 def read_batches(

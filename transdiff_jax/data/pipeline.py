@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import grain
 import numpy as np
@@ -14,23 +14,24 @@ from transdiff_jax.config import Config
 from transdiff_jax.config.schema import LATENTS_PREFIX
 from transdiff_jax.data.groups.groups import Groups, make_groups
 from transdiff_jax.data.latents.source import LatentSource, one_flip, open_latents
+from transdiff_jax.data.read_ahead import read_ahead
 from transdiff_jax.data.same_records import check_same_records
-from transdiff_jax.data.shares import WHOLE, RowsOfShares, Shares
+from transdiff_jax.data.shares import WHOLE, RowsOfShare, Shares
 from transdiff_jax.data.sources.base import Record, Source
-from transdiff_jax.data.sources.open import open_source
+from transdiff_jax.data.sources.open import class_names, open_source
 from transdiff_jax.data.transforms import transform
 from transdiff_jax.data.unreadable import UnreadableReport, read_members
 from transdiff_jax.data.workers import end_with_parent, started_here
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
 
-FIRST_ROW = "global_next_index"  # of the next batch; Grain's name in the state
+FIRST_ROW = "global_next_index"  # of the next batch; its name in the state
 
 
 class Row(TypedDict):
     """One training row; batches hold the same with a leading axis."""
 
-    image: NotRequired[np.ndarray]  # float32 [num_images, height, width, channels] in [-1, 1]
+    image: NotRequired[np.ndarray]  # uint8 [num_images, height, width, channels]
     moments: NotRequired[np.ndarray]  # instead, of cached latents: float16 or bfloat16 [num_images, h, w, 2c]
     label: np.int32
     index: np.ndarray  # int64 [num_images]: which records these are
@@ -72,11 +73,14 @@ def _loader_of_worker(config: Config, source: Source | LatentSource, groups: Gro
     return _RowLoader(config, source, groups)
 
 
-def open_records(config: Config) -> Source | LatentSource:
-    """The images or cached latents that a configuration names; raises like `open_source` and `open_latents`."""
+def open_records(config: Config, kept: Path | None = None) -> Source | LatentSource:
+    """The images or cached latents that a configuration names.
+
+    Arguments and errors are those of `open_source`, and errors those of `open_latents`.
+    """
     if config.data.source.startswith(LATENTS_PREFIX):
         return open_latents(config)
-    return open_source(config.data)
+    return open_source(config.data, kept)
 
 
 def with_classes_of_data(config: Config) -> Config:
@@ -87,7 +91,8 @@ def with_classes_of_data(config: Config) -> Config:
     """
     if config.model.num_classes:
         return config
-    count = len(open_records(config).class_names)
+    of_latents = config.data.source.startswith(LATENTS_PREFIX)
+    count = len(open_latents(config).class_names if of_latents else class_names(config.data))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=count))
 
 
@@ -117,41 +122,52 @@ class TrainingData:
     """
 
     def __init__(self, config: Config, workdir: Path, shares: Shares = WHOLE) -> None:
-        source = open_records(config)
+        source = open_records(config, workdir)
         check_same_records(source, f"config.data.source={config.data.source}")
         self.class_names = source.class_names
         self._report = UnreadableReport(workdir, source, config.data)
         self._config, self._shares = config, shares
         self._starting = started_here if config.data.workers else contextlib.nullcontext
         self._rows = training_rows(config, source)
-        self._iterator = self._start({FIRST_ROW: 0})
+        self._iterator = self._start(0)
 
-    def _start(self, state: Json) -> grain.DatasetIterator:
-        batch_size, data = self._config.train.batch_size, self._config.data
-        workers = grain.MultiprocessingOptions(num_workers=data.workers) if data.workers else None
-        iterator = iter(
-            grain.experimental.ElasticIterator(
-                RowsOfShares(self._rows, batch_size, self._shares, state[FIRST_ROW]),
-                batch_size,
-                self._shares.options,
-                # The buffer counts whole batches, each of which one thread makes.
-                read_options=grain.ReadOptions(num_threads=data.read_threads, prefetch_buffer_size=data.read_threads),
-                multiprocessing_options=workers,
-            )
+    def _start(self, first: int) -> grain.DatasetIterator[Row]:
+        """Chunks of the own rows, from the batch on that begins with row `first` of all."""
+        data, rows = self._config.data, RowsOfShare(self._rows, self._config.train.batch_size, self._shares, first)
+        self._first, self._size = first, rows.rows
+        plan = read_ahead(rows.rows, data)
+        chunks = rows.batch(plan.chunk, drop_remainder=True).to_iter_dataset(
+            grain.ReadOptions(num_threads=plan.threads, prefetch_buffer_size=plan.chunks)
         )
-        iterator.set_state(state)
-        return iterator
+        if data.workers:
+            chunks = chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+        return iter(chunks)
 
     def __next__(self) -> dict[str, np.ndarray]:
         """The fields of `Row` except unreadable, with a leading axis."""
         with self._starting():
-            batch = next(self._iterator)
+            batch = self._assembled()
+        self._first += self._config.train.batch_size
         self._report.add(batch.pop("unreadable"))
+        return batch
+
+    def _assembled(self) -> dict[str, np.ndarray]:
+        """The next batch, into which chunks are copied as they come: a list of them would be a second batch."""
+        batch: dict[str, np.ndarray] = {}
+        filled = 0
+        while filled < self._size:
+            chunk = cast(dict[str, np.ndarray], next(self._iterator))
+            places = slice(filled, filled + len(chunk["label"]))
+            for name, values in chunk.items():
+                if name not in batch:
+                    batch[name] = np.empty((self._size, *values.shape[1:]), values.dtype)
+                batch[name][places] = values
+            filled = places.stop
         return batch
 
     def get_state(self) -> Json:
         """A JSON value from which `set_state` continues."""
-        return self._iterator.get_state()
+        return {FIRST_ROW: self._first}
 
     def set_state(self, state: Json) -> None:
         """Continues after the rows that preceded `state`, whatever the batch size and the processes were.
@@ -162,7 +178,7 @@ class TrainingData:
         if set(state) != {FIRST_ROW}:
             raise UserError(f"the data state {str(state)[:80]} is none of this version; train in another workdir")
         self._iterator.close()
-        self._iterator = self._start(state)
+        self._iterator = self._start(state[FIRST_ROW])
 
     def close(self) -> None:
         """Stops the reading threads and processes."""

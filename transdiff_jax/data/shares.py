@@ -1,7 +1,6 @@
 """Decides which rows of each global batch a process reads: those that its devices hold."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TypeVar, overload
 
 import grain
@@ -25,11 +24,6 @@ class Shares:
 
     parts: tuple[tuple[int, ...], ...]  # of every share, in order; each part once
     own: int = 0  # this process's share
-
-    @property
-    def options(self) -> grain.sharding.ShardOptions:
-        """The own share, for Grain."""
-        return grain.sharding.ShardOptions(self.own, len(self.parts))
 
 
 WHOLE = Shares(((0,),))
@@ -56,22 +50,27 @@ def shares_of(mesh: Mesh) -> Shares:
     return Shares(tuple(shares), shares.index(tuple(sorted(held[jax.process_index()]))))
 
 
-class RowsOfShares(grain.MapDataset[Item]):
-    """Reorders each global batch so that its rows p, p + n, p + 2n, … (Grain's shard p of n) are those of share p.
-
-    `grain.experimental.ElasticIterator` deals rows out in turns, but a sharded array consists of parts. Without this,
-    the rows of a batch would have another order on another number of processes.
+class RowsOfShare(grain.MapDataset[Item]):
+    """The rows of the own share of each global batch, one batch after another, in the order of the share's parts.
 
     Batches are counted from row `first`, where the run started or resumed: after a change of the batch size that row
     need not be a multiple of it.
+
+    Args:
+        parent: all rows.
+        batch_size: rows of a global batch, which the parts of all shares divide.
+        shares: which parts of a batch each process reads.
+        first: the row of the first batch.
     """
 
     def __init__(self, parent: grain.MapDataset[Item], batch_size: int, shares: Shares, first: int = 0) -> None:
         super().__init__(parent)
-        self._batch_size, self._parts, self._first = batch_size, shares.parts, first
+        self._batch_size, self._parts, self._first = batch_size, shares.parts[shares.own], first
+        self._rows_of_part = batch_size // (len(shares.parts) * len(self._parts))
+        self.rows = self._rows_of_part * len(self._parts)  # of the own share of a batch
 
     def __len__(self) -> int:
-        return len(self._parent)
+        return (len(self._parent) - self._first) // self._batch_size * self.rows
 
     @overload
     def __getitem__(self, index: slice) -> grain.MapDataset[Item]: ...
@@ -80,14 +79,6 @@ class RowsOfShares(grain.MapDataset[Item]):
     def __getitem__(self, index: int | slice) -> Item | grain.MapDataset[Item] | None:
         if isinstance(index, slice):
             return self.slice(index)
-        return self._parent[self._reordered(index)]
-
-    def _getitems(self, indices: Sequence[int]) -> Sequence[Item | None]:
-        return self._parent._getitems([self._reordered(index) for index in indices])
-
-    def _reordered(self, index: int) -> int:
-        row = (index - self._first) % self._batch_size
-        turn, share = divmod(row, len(self._parts))
-        rows_of_part = self._batch_size // (len(self._parts) * len(self._parts[share]))
-        part, offset = divmod(turn, rows_of_part)
-        return index - row + self._parts[share][part] * rows_of_part + offset
+        batch, row = divmod(index, self.rows)
+        part, offset = divmod(row, self._rows_of_part)
+        return self._parent[self._first + batch * self._batch_size + self._parts[part] * self._rows_of_part + offset]

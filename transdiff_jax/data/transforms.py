@@ -1,10 +1,9 @@
-"""Transforms stored pixels into the images that the tokenizer takes."""
+"""Crops, resizes and flips stored pixels, which stay 8-bit until they are on a device."""
 
 import numpy as np
 from PIL import Image
 
 from transdiff_jax.config import DataConfig
-from transdiff_jax.images.uint8 import to_unit_range
 
 
 def _picture(image: np.ndarray) -> Image.Image:
@@ -47,7 +46,7 @@ def transform(image: np.ndarray, config: DataConfig, generator: np.random.Genera
         generator: seeded by record and epoch.
 
     Returns:
-        float32 [image_size, image_size, channels] in [-1, 1].
+        uint8 [image_size, image_size, channels].
     """
     if config.crop == "random":
         image = random_square(image, config.image_size, generator)
@@ -55,4 +54,4 @@ def transform(image: np.ndarray, config: DataConfig, generator: np.random.Genera
         image = center_square(image, config.image_size)
     if config.flip and generator.random() < 0.5:
         image = image[:, ::-1]
-    return to_unit_range(image)
+    return image

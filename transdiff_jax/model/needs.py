@@ -85,11 +85,11 @@ def _kept_activations(config: Config, rows: int) -> int:
 
 
 def _row_bytes(config: Config) -> int:
-    """Of a training row: float32 images, or moments of two bytes each as they are cached for KL-16."""
+    """Of a training row: images of a byte a value, or moments of two bytes each as they are cached for KL-16."""
     data, model = config.data, config.model
     if config.tokenizer.kind == "kl16":
         return model.num_images * model.latent_tokens * 2 * model.latent_channels * 2
-    return model.num_images * data.image_size**2 * data.image_channels * _FLOAT32
+    return model.num_images * data.image_size**2 * data.image_channels
 
 
 def _mask_bytes(config: Config) -> int:

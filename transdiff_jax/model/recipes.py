@@ -36,7 +36,8 @@ def published_recipe(size: str, kind: Kind) -> ml_collections.ConfigDict:
         image_channels=3,
         crop="random",
         flip=True,
-        read_threads=16,
+        read_threads=4,
+        workers=8,
     )
     config.tokenizer.update(kind="kl16", weights="runs/kl16", dtype="bfloat16")
     config.train.update(

@@ -148,6 +148,7 @@ class _Run:
                 batch = next(self.data)
                 indices = batch.pop("index")
                 state, metrics = train_step(state, to_global(batch, self.mesh))
+                del batch  # so that the host does not keep it beside the next one
                 if step == first + 1:
                     jax.block_until_ready(metrics)  # all processes have compiled
                     self.stop.begin()
@@ -188,8 +189,7 @@ class _Run:
 
     def _log(self, step: int, state: TrainState) -> None:
         """Logs means over the steps since the last log; a timestep bucket's loss is the mean over its own pairs."""
-        history = jax.device_get(self.metrics)
-        self.metrics = []
+        history, self.metrics = jax.device_get(self.metrics), []
         finite = [entry for entry in history if entry["finite"]]
         scalars = {"learning_rate": history[-1]["learning_rate"], "skipped_steps": history[-1]["skipped"]}
         if finite:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Key, PyTree, Shaped
 
 from transdiff_jax import rng
 from transdiff_jax.config import Config
+from transdiff_jax.images.uint8 import to_unit_range
 from transdiff_jax.model.mesh_checks import check_implementation
 from transdiff_jax.model.params import Params
 from transdiff_jax.parallel import axes
@@ -22,7 +23,7 @@ from transdiff_jax.training.objective import Draws, FlowMatching, Metrics, Objec
 from transdiff_jax.training.optimizer import make_optimizer, make_schedule
 from transdiff_jax.training.state import TrainState, abstract_state
 
-# "label" [b], and "image" [b, images, height, width, channels] in [-1, 1] or "moments" [b, images, h, w, m]
+# "label" [b], and "image" uint8 [b, images, height, width, channels] or "moments" [b, images, h, w, m]
 Batch = dict[str, Shaped[Array, "b ..."]]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # Of parameters, latents, labels, draws and a key for dropout.
@@ -150,7 +151,8 @@ def jit_train_step(
 
         with axes.over(mesh):
             # Cached moments save the tokenizer's encoder.
-            moments = batch["moments"] if "moments" in batch else tokenizer.moments(batch["image"])
+            cached = "moments" in batch
+            moments = batch["moments"] if cached else tokenizer.moments(to_unit_range(batch["image"]))
             rows = (tokenizer.draw(moments, posterior_key), labels, draws)
             gradients, metrics = accumulated_gradients(loss, state.params, rows, config.train.accumulation, dropout_key)
         state, more = apply_gradients(state, gradients, metrics["loss"], config)

@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 def source(weights, tmp_path_factory):
     out = tmp_path_factory.mktemp("latents") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "open_source", lambda config: Photographs(COUNT))
+        patch.setattr(encode, "open_source", lambda *_: Photographs(COUNT))
         encode.cache_latents(photo_config(weights), out)
     return LatentSource(out)
 

@@ -9,9 +9,12 @@ from tests.support.latents import Photographs, photo_config, save_tiny_weights
 from tests.support.machines import shrink
 from tests.support.photos import write_folder, write_tfds
 from transdiff_jax.data.latents import encode, job
+from transdiff_jax.data.latents.claim import Claim
 from transdiff_jax.data.latents.encode import cache_latents
 from transdiff_jax.data.latents.format import check_all
 from transdiff_jax.data.latents.source import LatentSource
+from transdiff_jax.data.sources import folder_list, list_file
+from transdiff_jax.data.sources.folder_list import list_folder
 from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.data.sources.tfds import TfdsSource
 from transdiff_jax.errors import UserError
@@ -44,7 +47,7 @@ def photographs(monkeypatch):
                 read.append(index)
                 return source[index]
 
-        monkeypatch.setattr(encode, "open_source", lambda config: Counted())
+        monkeypatch.setattr(encode, "open_source", lambda *_: Counted())
         return read
 
     use(Photographs(COUNT))
@@ -56,7 +59,7 @@ def photographs(monkeypatch):
 def finished(weights, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "open_source", lambda config: Photographs(COUNT))
+        patch.setattr(encode, "open_source", lambda *_: Photographs(COUNT))
         cache_latents(photo_config(weights), out, shard_records=SHARD)
     return out
 
@@ -146,6 +149,20 @@ def test_a_record_of_tfds_is_read_once_with_its_id(weights, tmp_path, monkeypatc
     assert sorted(read) == list(range(16))
     latents = LatentSource(tmp_path / "out")
     assert [latents.id(index) for index in range(len(latents))] == ids
+
+
+def test_a_stopped_job_goes_on_without_listing_the_folder_again(weights, tmp_path, monkeypatch):
+    folder, listed = write_folder(tmp_path / "folder"), []
+    (folder / "flower" / "007.png").write_bytes(b"")
+    monkeypatch.setattr(folder_list, "SETTLED", 0.0)
+    monkeypatch.setattr(list_file, "list_folder", lambda path: listed.append(path) or list_folder(path))
+    data = {"source": f"folder:{folder}", "crop": "center"}
+    with pytest.raises(UserError, match="are unreadable so far"):
+        cache_latents(photo_config(weights, data=data), tmp_path / "out", shard_records=SHARD)
+    allowing = photo_config(weights, data={**data, "max_unreadable": 0.1})
+    assert cache_latents(allowing, tmp_path / "out", shard_records=SHARD).records == 15
+    assert listed == [folder]
+    assert not (tmp_path / "out" / "progress").exists()
 
 
 def test_too_many_unreadable_records_stop_the_job(weights, photographs, tmp_path):
@@ -318,7 +335,7 @@ def test_batches_that_fit_no_machine_are_refused_before_the_folder_is_made(weigh
 
 def test_a_job_that_has_lost_its_folder_uploads_nothing(weights, photographs, bucket, monkeypatch):
     def lose(latents, shard, write=job.LatentJob.write_shard):
-        latents._lock._lost = True  # as its heartbeat finds
+        latents._claim._lock._lost = True  # as its heartbeat finds
         return write(latents, shard)
 
     monkeypatch.setattr(job.LatentJob, "write_shard", lose)
@@ -329,9 +346,10 @@ def test_a_job_that_has_lost_its_folder_uploads_nothing(weights, photographs, bu
 
 def test_hidden_files_that_a_kill_leaves_are_not_another_folder(finished, tmp_path):
     (tmp_path / ".shared.0123.tmp").write_text("")
-    opened = job.LatentJob(tmp_path, check_all(finished).settings)
-    assert opened.open().all()
-    opened.close()
+    claim = Claim(tmp_path)
+    claim.take()
+    assert not job.LatentJob(tmp_path, check_all(finished).settings, claim).open().any()
+    claim.close()
     assert not (tmp_path / ".shared.0123.tmp").exists()
 
 

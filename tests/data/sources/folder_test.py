@@ -104,7 +104,7 @@ def paths_of(pickled, queue):
 
 def test_a_large_listing_pickles_small_and_is_the_same_in_another_process():
     entries = [(f"n{k // 100:08d}/image_{k}.JPEG", k // 100) for k in range(100_000)]
-    listing = Listing(iter(entries))
+    listing = Listing(b"".join(path.encode() + b"\0" for path, _ in entries), np.array([label for _, label in entries]))
     pickled = cloudpickle.dumps(listing)
     assert len(pickled) < 400
     context = multiprocessing.get_context("spawn")
@@ -121,7 +121,7 @@ def test_a_large_listing_pickles_small_and_is_the_same_in_another_process():
 
 def test_a_listing_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    listing = Listing([("a/b.png", 3)])
+    listing = Listing(b"a/b.png\0", np.array([3]))
     assert list(tmp_path.iterdir()) == []
     assert listing.path(0) == "a/b.png"
     (place, *_), *_ = listing._shared.__getstate__()

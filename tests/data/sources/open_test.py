@@ -14,7 +14,7 @@ from transdiff_jax.data.groups.index import IndexedGroups
 from transdiff_jax.data.sources import tfds as tfds_source
 from transdiff_jax.data.sources.digits import prepare_digits
 from transdiff_jax.data.sources.imagenet import readable_names, wnids
-from transdiff_jax.data.sources.open import open_source
+from transdiff_jax.data.sources.open import class_names, open_source
 from transdiff_jax.data.sources.tfds import TfdsSource
 from transdiff_jax.errors import UserError
 
@@ -153,6 +153,11 @@ def test_a_folder_and_tfds_give_the_same_records(photos):
         place = places[theirs.id(index)]
         np.testing.assert_array_equal(theirs[index]["image"], ours[place]["image"])
         assert theirs.label(index) == theirs.labels()[index] == ours.labels()[place] == ours.label(place)
+
+
+def test_the_classes_of_a_folder_are_known_without_a_list_of_its_images(photos, monkeypatch):
+    monkeypatch.setattr("transdiff_jax.data.sources.folder.list_folder", None)
+    assert class_names(DataConfig(source=f"folder:{photos[0]}")) == CLASSES
 
 
 class CountedRecords:

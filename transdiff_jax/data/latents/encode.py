@@ -23,12 +23,14 @@ from jax.sharding import Mesh
 from transdiff_jax.config import Config, DataConfig, MeshConfig
 from transdiff_jax.config.schema import LATENTS_PREFIX
 from transdiff_jax.data.image_batches import ImageBatch, read_batches
+from transdiff_jax.data.latents.claim import PROGRESS, Claim
 from transdiff_jax.data.latents.format import LatentSettings, Manifest, read_manifest
 from transdiff_jax.data.latents.job import LatentJob, ShardContent
 from transdiff_jax.data.same_records import check_same_records
 from transdiff_jax.data.sources.base import Source
 from transdiff_jax.data.sources.open import open_source
 from transdiff_jax.errors import UserError
+from transdiff_jax.images.uint8 import to_unit_range
 from transdiff_jax.parallel.arrays import batch_sharding, replicated
 from transdiff_jax.parallel.lookahead import dispatched
 from transdiff_jax.parallel.memory import check_devices, check_host
@@ -66,20 +68,22 @@ def cache_latents(config: Config, out: Path, dtype: str = "float16", shard_recor
     """
     _check_data(config.data)
     tokenizer = _kl16(config)
-    source = open_source(config.data)
-    check_same_records(source, f"config.data.source={config.data.source}")
-    check_shared(out, "out")
     _check_memory(config, tokenizer)
-    settings = _settings(config, tokenizer, source, dtype, shard_records)
-    job = LatentJob(out, settings)
+    check_shared(out, "out")
+    claim = Claim(out)
     try:
-        missing = in_first_process(job.open, settings.num_shards)
+        do_in_first_process(claim.take)
+        source = open_source(config.data, out / PROGRESS)
+        check_same_records(source, f"config.data.source={config.data.source}")
+        settings = _settings(config, tokenizer, source, dtype, shard_records)
+        job = LatentJob(out, settings, claim)
+        missing = _missing(job, settings.num_shards)
         own = np.flatnonzero(missing)[jax.process_index() :: jax.process_count()].tolist()
         _encode_shards(config, tokenizer, source, job, settings, own)
         multihost_utils.sync_global_devices("all latents are written")
         do_in_first_process(functools.partial(_finish, config.data, job, len(source)))
     finally:
-        job.close()
+        claim.close()
     manifest = read_manifest(out)
     logging.info("%d records are in %s, %d were unreadable", manifest.records, out, len(manifest.skipped))
     return manifest
@@ -107,7 +111,7 @@ def _check_memory(config: Config, tokenizer: Kl16Tokenizer) -> None:
     """Refuses batches that surely fit neither the host nor the devices: images, and the output of the first layer."""
     mesh, remedy = make_mesh(MeshConfig(), jax.local_devices()), "lower config.tokenizer.slice_size"
     pixels, channels = config.tokenizer.slice_size * config.data.image_size**2, config.data.image_channels
-    images = pixels * channels * np.dtype(np.float32).itemsize
+    images = pixels * channels  # of one byte
     check_host("a batch", {"images": images * mesh.size}, remedy)
     features = pixels * tokenizer.config.width * jnp.dtype(tokenizer.config.dtype).itemsize
     check_devices("a batch", {"images": images, "features": features}, mesh, remedy)
@@ -130,6 +134,21 @@ def _settings(
         class_names=source.class_names,
         shard_records=shard_records,
     )
+
+
+def _missing(job: LatentJob, count: int) -> np.ndarray:
+    """Whether each file of records must be made, bool [count]; each process reads a part of the finished files."""
+    noted = in_first_process(job.open, count)
+    own = np.flatnonzero(noted)[jax.process_index() :: jax.process_count()]
+    fine = np.zeros(count, bool)
+    fine[sorted(job.intact(own.tolist()))] = True
+    fine = multihost_utils.process_allgather(fine).reshape(-1, count).any(axis=0)
+    changed = int((noted & ~fine).sum())
+    if changed:
+        logging.warning("%d finished files have changed or are gone: they are made again", changed)
+    if not fine.all():
+        do_in_first_process(job.reopen)
+    return ~fine
 
 
 def _finish(config: DataConfig, job: LatentJob, total: int) -> None:
@@ -193,7 +212,8 @@ def _encoder(tokenizer: Kl16Tokenizer, size: int, dtype: str, mesh: Mesh) -> Enc
     weights = jax.device_put(dataclasses.replace(tokenizer, slice_size=size), everywhere)
 
     @functools.partial(jax.jit, in_shardings=(everywhere, rows), out_shardings=rows)
-    def encode(tokenizer: Kl16Tokenizer, images: Array) -> tuple[Array, Array]:
+    def encode(tokenizer: Kl16Tokenizer, pixels: Array) -> tuple[Array, Array]:
+        images = to_unit_range(pixels)
         both = jnp.stack([tokenizer.moments(images), tokenizer.moments(images[:, :, ::-1])], axis=1)
         mean, log_variance = jnp.split(both, 2, axis=-1)
         # The posterior clamps it too; clamping here keeps float16 from overflowing.

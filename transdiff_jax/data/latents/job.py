@@ -13,14 +13,12 @@ import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from transdiff_jax.data.latents.claim import PROGRESS, Claim, out_errors
 from transdiff_jax.data.latents.format import (
-    LABELS,
     WRITER_OPTIONS,
     LatentSettings,
     Manifest,
@@ -37,11 +35,10 @@ from transdiff_jax.data.latents.format import (
 )
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.checksums import MANIFEST, sha256
-from transdiff_jax.storage.files import atomic_path, check_lock, lock, remove_temporaries, write_errors
-from transdiff_jax.storage.leases import Lease
+from transdiff_jax.storage.files import atomic_path, write_errors
 from transdiff_jax.storage.paths import delete_tree
 
-PROGRESS, SETTINGS, LOCK = "progress", "settings.json", ".lock"
+SETTINGS = "settings.json"
 
 
 @dataclasses.dataclass
@@ -63,38 +60,43 @@ class ShardContent:
 
 
 class LatentJob:
-    """The folder. One process opens and finishes it, and all write files into it."""
+    """The files. One process opens and finishes the job; all verify files and write them.
 
-    def __init__(self, folder: Path, settings: LatentSettings) -> None:
-        self._folder = folder
-        self._settings = settings
-        self._lock: IO[str] | Lease | None = None
+    Args:
+        folder: of the files.
+        settings: of the job.
+        claim: on the folder.
+    """
+
+    def __init__(self, folder: Path, settings: LatentSettings, claim: Claim) -> None:
+        self._folder, self._settings, self._claim = folder, settings, claim
 
     def open(self) -> np.ndarray:
-        """Creates the folder or continues it, and holds it until `close`.
+        """Starts the job in a claimed folder, or goes on with it.
 
         Returns:
-            Whether each file of records is missing, bool [num_shards].
+            Whether each file of records is noted as finished, bool [num_shards].
 
         Raises:
-            UserError: the folder cannot be used, is in use, or holds something else.
+            UserError: the folder cannot be used, or holds latents of other settings.
         """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._check_is_ours()
-            self._lock = lock(self._folder / LOCK)
-            for folder in (self._folder, self._folder / PROGRESS):
-                remove_temporaries(folder)
+        with out_errors(self._folder):
             self._check_settings()
-            done = self._intact_shards()
-        except OSError as error:
-            raise UserError(f"out={self._folder} cannot be used: {error}") from None
-        return np.array([shard not in done for shard in range(self._settings.num_shards)], bool)
+            if (self._folder / MANIFEST).exists():
+                self._notes_of_complete()
+            found = {path.name for path in (self._folder / PROGRESS).iterdir()}
+        return np.array([self._progress(shard).name in found for shard in range(self._settings.num_shards)], bool)
 
-    def close(self) -> None:
-        """Releases the folder to other processes."""
-        if self._lock is not None:
-            self._lock.close()
+    def intact(self, shards: list[int]) -> set[int]:
+        """Those of some noted files that are what was noted; reads every byte of the files."""
+        notes = {shard: self._read_note(shard) for shard in shards}
+        digests = {shard: note[0].sha256 for shard, note in notes.items() if note is not None}
+        return intact(self._folder, digests, self._settings.num_shards)
+
+    def reopen(self) -> None:
+        """Makes a complete folder incomplete, because files of it must be made again."""
+        if (self._folder / MANIFEST).exists():
+            (self._folder / MANIFEST).unlink()
 
     @contextlib.contextmanager
     def write_shard(self, shard: int) -> Iterator[ShardContent]:
@@ -115,9 +117,9 @@ class LatentJob:
             with _write_errors(path):
                 content.writer.close()
                 digest = sha256(temporary)
-            check_lock(self._lock)
+            self._claim.check()
             written = Shard(len(content.labels), temporary.stat().st_size, digest, tuple(content.skipped))
-        check_lock(self._lock)
+        self._claim.check()
         with write_errors(self._progress(shard)):
             self._note(shard, written, content.labels, content.ids)
 
@@ -127,7 +129,7 @@ class LatentJob:
         Raises:
             UserError: a file is missing, or something cannot be written.
         """
-        check_lock(self._lock)
+        self._claim.check()
         if not (self._folder / MANIFEST).exists():
             notes = [self._read_note(shard) for shard in range(self._settings.num_shards)]
             if None in notes:
@@ -150,11 +152,6 @@ class LatentJob:
     def _progress(self, shard: int) -> Path:
         return self._folder / PROGRESS / f"{shard:05d}.json"
 
-    def _check_is_ours(self) -> None:
-        others = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
-        if others and not {PROGRESS, LABELS} & set(others):
-            raise UserError(f"out={self._folder} holds other files ({others[0]}, …); choose an empty folder")
-
     def _check_settings(self) -> None:
         """Refuses a folder of other settings; notes the settings in an empty one."""
         noted = self._folder / PROGRESS / SETTINGS
@@ -176,20 +173,6 @@ class LatentJob:
             raise UserError(f"out={self._folder} holds latents made with {', '.join(differing)}; choose another folder")
         noted.parent.mkdir(exist_ok=True)
         write_sealed(noted, dataclasses.asdict(self._settings))
-
-    def _intact_shards(self) -> set[int]:
-        """The files that need not be made. A damaged file makes a complete folder incomplete."""
-        complete = (self._folder / MANIFEST).exists()
-        if complete:
-            self._notes_of_complete()
-        notes = {shard: self._read_note(shard) for shard in range(self._settings.num_shards)}
-        digests = {shard: note[0].sha256 for shard, note in notes.items() if note is not None}
-        done = intact(self._folder, digests, self._settings.num_shards)
-        if len(done) < len(digests):
-            logging.warning("%d files of %s have changed or are gone", len(digests) - len(done), self._folder)
-        if complete and len(done) < self._settings.num_shards:
-            (self._folder / MANIFEST).unlink()
-        return done
 
     def _notes_of_complete(self) -> None:
         """Writes the notes from which a complete folder was completed."""

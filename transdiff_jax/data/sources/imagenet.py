@@ -1,7 +1,7 @@
 """ImageNet's 1,000 classes in the usual order, which is that of their wnids, the names of their folders."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 @functools.cache
@@ -10,6 +10,11 @@ def wnids() -> tuple[str, ...]:
     from tensorflow_datasets.core import tfds_path  # it takes seconds to load
 
     return tuple(tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
+
+
+def are_wnids(folders: Iterable[str]) -> bool:
+    """Whether all names are of ImageNet's classes."""
+    return set(wnids()) >= set(folders)
 
 
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -1,8 +1,6 @@
 """A list of paths with labels that many processes share without copies: ImageNet has 1,281,167 images."""
 
-import array
 import os
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,17 +8,17 @@ from transdiff_jax.data.shared_arrays import SharedArrays
 
 
 class Listing:
-    """Shared paths and labels."""
+    """Shared paths and labels.
 
-    def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
-        names, ends, labels = bytearray(), array.array("q", [0]), array.array("i")
-        for path, label in entries:
-            names += os.fsencode(path)
-            ends.append(len(names))
-            labels.append(label)
-        self._shared = SharedArrays(
-            np.frombuffer(names, np.uint8), np.array(ends, np.int64), np.array(labels, np.int32)
-        )
+    Args:
+        names: the paths, each with a zero byte behind it.
+        labels: of each path, int32 [n].
+    """
+
+    def __init__(self, names: bytes, labels: np.ndarray) -> None:
+        characters = np.frombuffer(names, np.uint8)
+        ends = np.flatnonzero(characters == 0).astype(np.int64)
+        self._shared = SharedArrays(characters, ends, labels.astype(np.int32))
 
     @property
     def labels(self) -> np.ndarray:
@@ -35,4 +33,5 @@ class Listing:
         if not 0 <= index < len(self):
             raise IndexError(index)
         names, ends, _ = self._shared.arrays
-        return os.fsdecode(names[ends[index] : ends[index + 1]].tobytes())
+        start = ends[index - 1] + 1 if index else 0
+        return os.fsdecode(names[start : ends[index]].tobytes())

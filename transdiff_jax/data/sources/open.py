@@ -10,7 +10,9 @@ from transdiff_jax.config import DataConfig
 from transdiff_jax.config.schema import FOLDER_PREFIX, TFDS_PREFIX
 from transdiff_jax.data.sources.base import Source
 from transdiff_jax.data.sources.digits import prepare_digits
-from transdiff_jax.data.sources.folder import FolderSource
+from transdiff_jax.data.sources.folder import FolderSource, classes_of
+from transdiff_jax.data.sources.folder_list import class_folders
+from transdiff_jax.data.sources.list_file import list_once
 from transdiff_jax.data.sources.tfds import TfdsSource, damaged
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.bucket_path import BucketPath
@@ -25,15 +27,31 @@ _LOCAL_FOLDERS = (
 )
 
 
-def open_source(config: DataConfig) -> Source:
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """The classes of the images that a configuration names; lists no images. Raises like `open_source`."""
+    if config.source.startswith(FOLDER_PREFIX):
+        return classes_of(class_folders(_folder(config)))[0]
+    return open_source(config).class_names
+
+
+def _folder(config: DataConfig) -> Path:
+    return user_path(config.source.removeprefix(FOLDER_PREFIX), "config.data.source", _LOCAL_FOLDERS)
+
+
+def open_source(config: DataConfig, kept: Path | None = None) -> Source:
     """Opens the images that a configuration names.
+
+    Args:
+        config: names them.
+        kept: a folder of the job, which all its processes see: one process lists an image folder, and the list stays
+            there. Every process must call this then. None: this process lists an image folder for itself.
 
     Raises:
         UserError: the folder, the dataset or its split does not exist, is not prepared, or cannot be used.
     """
     if config.source.startswith(FOLDER_PREFIX):
-        folder = user_path(config.source.removeprefix(FOLDER_PREFIX), "config.data.source", _LOCAL_FOLDERS)
-        return FolderSource(folder, config.image_channels)
+        folder = _folder(config)
+        return FolderSource(folder, config.image_channels, None if kept is None else list_once(folder, kept))
     place = user_path if config.source == "digits" else location  # the digits are prepared there
     directory = place(config.directory, "config.data.directory")
     try:
