@@ -78,6 +78,18 @@ def test_a_job_that_loses_its_lease_while_it_lists_files_commits_nothing(bucket,
     assert saved_steps(bucket / "checkpoints") == []
 
 
+def test_a_save_whose_files_another_job_deletes_says_so(bucket, state, monkeypatch):
+    def gone(*_):
+        store._lock._lost = True
+        raise FileNotFoundError(2, "no such file", str(bucket / "checkpoints" / "1" / "a"))
+
+    store = CheckpointStore(bucket, keep_last=2)
+    monkeypatch.setattr(store_module, "write_manifest", gone)
+    store.save(1, state, runs.record_of(1))
+    with pytest.raises(UserError, match=r"^gs://.* was taken over by another process"):
+        store.close()
+
+
 def test_a_bucket_that_goes_away_ends_in_one_line_and_gives_the_run_back(bucket, state, monkeypatch):
     def gone(*_):
         raise OSError(5, "no route", str(bucket))

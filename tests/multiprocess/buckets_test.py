@@ -67,6 +67,8 @@ def test_of_two_jobs_one_is_refused_and_a_stopped_one_notices(bucket, tmp_path, 
         process.send_signal(signal.SIGCONT)
         assert process.wait(timeout=120) == 2, log.read_text()
         assert "was taken over by another process" in log.read_text()
+        before = newest(bucket / "run")
+        wait_for(lambda: newest(bucket / "run") > before, second, tmp_path / "second")
         second.send_signal(signal.SIGTERM)
         assert second.wait(timeout=120) == 0, (tmp_path / "second").read_text()
     finally:

@@ -181,6 +181,7 @@ class CheckpointStore:
         except Exception as error:
             if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
                 raise error.__cause__ from None  # Orbax reports a timeout, however soon another process ended
+            check_lock(self._lock)  # the other job may have deleted what this one was writing
             # Orbax passes on what its writing threads raise: OSError, ValueError from TensorStore, RuntimeError.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self._not_written(reason) from error

@@ -41,8 +41,12 @@ class Lease:
         self._closed, self._lost = threading.Event(), False
         self._writing = threading.Lock()
         self._generation = 0  # of a file that does not exist
+        replaced = 0
         while not self._write():
             self._wait_for_holder()
+            replaced = self._generation
+        if replaced:
+            logging.warning("%s: its holder is silent and counts as dead; this process takes over", path)
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
@@ -134,7 +138,6 @@ class Lease:
                     "another folder"
                 )
         self._generation = generation
-        logging.warning("%s: its holder is silent and counts as dead; this process takes over", self._path)
 
     def _look(self) -> Any | None:
         """What the server says of the file; None, and then this process may create it, if there is none."""
