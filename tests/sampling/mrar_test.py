@@ -174,6 +174,42 @@ def test_cached_is_uncached_whatever_the_settings(changes):
     assert_close(latents(sample_latents), latents(naive_latents))
 
 
+# --- given images ---
+
+
+@functools.partial(jax.jit, static_argnames=("sample", "settings"))
+def latents_after(sample, settings, params, noise, references):
+    return sample(TransDiff(MRAR.model), params, LABELS, noise, settings, references=references)
+
+
+@pytest.mark.parametrize("given", [slow(1), slow(2), 3])
+def test_after_the_samplers_own_images_come_the_same(given):
+    params, noise = random_params(MRAR.model), GivenNoise(*draws(5, INDICES))
+    expected = latents_of(MRAR.model, MRAR.sampling, params, LABELS, noise)
+    made = latents_after(sample_latents, MRAR.sampling, params, noise, expected[:, :given])
+    np.testing.assert_array_equal(made[:, :given], expected[:, :given])
+    assert_close(made, expected)
+    changed = latents_after(sample_latents, MRAR.sampling, params, noise, expected[:, :given] + 0.5)
+    assert np.abs(changed[:, -1] - expected[:, -1]).max() > 1e-2
+
+
+def test_images_after_given_ones_cached_and_not():
+    settings = dataclasses.replace(MRAR.sampling, guidance=(1.0, 3.0, 1.5, 2.0), steps_by_image=(9, 9, 1, 2))
+    params, noise = random_params(MRAR.model), GivenNoise(*draws(5, INDICES))
+    given = jax.random.normal(jax.random.key(0), (8, 2, 4, 4, 4))
+    ours, naive = (latents_after(sample, settings, params, noise, given) for sample in (sample_latents, naive_latents))
+    assert_close(ours, naive)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 4, 4, 4), (8, 0, 4, 4, 4), (4, 1, 4, 4, 4)])
+def test_references_must_fit(shape):
+    noise = GivenNoise(*draws(5, INDICES))
+    with unchecked(), pytest.raises(ValueError, match=r"must be at least one and at most 3 for each of 8 samples"):
+        sample_latents(
+            TransDiff(MRAR.model), random_params(MRAR.model), LABELS, noise, MRAR.sampling, references=jnp.zeros(shape)
+        )
+
+
 # --- fused classes ---
 
 

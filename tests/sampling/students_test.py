@@ -48,6 +48,16 @@ def test_a_sequence_is_that_of_the_naive_sampler(sampling):
     assert evaluations(config.sampling.of_images(4)[3], True)[0] == 0
 
 
+def test_a_sequence_goes_on_from_given_images():
+    config = student_config(True, sampling={"steps": 1, "guidance": (1.5,)})
+    model, params = TransDiff(config.model), random_params(config.model)
+    expected = latents_of(sample_latents, config, params)
+    made = jax.jit(lambda given: sample_latents(model, params, LABELS, NOISE, config.sampling, None, given))(
+        expected[:, :3]
+    )
+    np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_two_classes_are_fused():
     config = student_config()
     params = random_params(config.model)

@@ -1,6 +1,9 @@
 """Requests for samples, and the settings that decide the images."""
 
 import dataclasses
+import hashlib
+
+import numpy as np
 
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config.ranges import NUM_SAMPLES, SEEDS, check_range
@@ -32,6 +35,8 @@ class SampleRequest:
     all_images: bool = False  # also write the earlier images of each MRAR sequence
     npz: bool = False  # also write all results as one array
     semantic_similarity: bool = False  # also record how alike the semantic tokens of each class are
+    # Pictures that each MRAR sequence begins with, from `reference_pictures`: uint8 [image_size, image_size, channels].
+    references: tuple[np.ndarray, ...] = ()
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:
@@ -52,6 +57,7 @@ def sample_settings(weights: Weights, request: SampleRequest) -> Json:
     del sampling["batch_size"]
     if request.fuse_with is None:
         del sampling["fuse_fraction"]
+    pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in request.references]
     tokenizer: Json = dataclasses.asdict(weights.config.tokenizer)
     del tokenizer["slice_size"]
     folder = tokenizer.pop("weights")
@@ -67,4 +73,5 @@ def sample_settings(weights: Weights, request: SampleRequest) -> Json:
         "sampling": sampling,
         "labels": list(request.labels),
         "fuse_with": request.fuse_with,
+        **({"references_sha256": pictures} if pictures else {}),
     }

@@ -37,6 +37,8 @@ def _depth(value: object) -> int:
     return depth
 
 
+# Settings that stand in a record only if they are given, so that records of earlier versions are as they were.
+_OPTIONAL = {"references_sha256"}
 # The form of each part but the settings and the shards, which are compared with digests.
 _FORMS: dict[str, Callable[[object], bool]] = {
     "config": _is_config,
@@ -71,6 +73,14 @@ def recorded_settings(record: Json) -> Json:
         return {}
     sound = sound_parts(record)
     return {"dtype": sound["config"]["model"].get("dtype"), **settings} if "config" in sound else settings
+
+
+def differing_settings(previous: Json, settings: Json) -> list[str] | None:
+    """Names of the settings that are not the previous ones; None if the previous ones are incomplete."""
+    if not settings.keys() - _OPTIONAL <= previous.keys():
+        return None
+    names = [*settings, *sorted(_OPTIONAL & (previous.keys() - settings.keys()))]
+    return [name for name in names if previous.get(name) != settings.get(name)]
 
 
 def settings_digest(settings: Json) -> str:

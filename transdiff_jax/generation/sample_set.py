@@ -10,6 +10,7 @@ from absl import logging
 
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation import sample_files as files
+from transdiff_jax.generation import sample_record as records
 from transdiff_jax.generation.sample_files import (
     FIGURES_FILE,
     IMAGES,
@@ -22,7 +23,6 @@ from transdiff_jax.generation.sample_files import (
     Noted,
 )
 from transdiff_jax.generation.sample_reader import SampleReader
-from transdiff_jax.generation.sample_record import FIGURES, read_record, recorded_settings, settings_digest, sound_parts
 from transdiff_jax.generation.samples_npz import write_samples_npz
 from transdiff_jax.storage.files import Json, check_lock, lock, remove_temporaries, write_errors, write_json
 from transdiff_jax.storage.json_files import JsonError, read_json_object
@@ -58,7 +58,7 @@ class SampleSet:
 
     def read_record(self) -> Json:
         """The content of samples.json."""
-        return read_record(self.folder / RECORD)
+        return records.read_record(self.folder / RECORD)
 
     def open(self, settings: Json, details: Json, run: Json) -> np.ndarray:
         """Creates the set or continues it, and mends its record.
@@ -82,12 +82,12 @@ class SampleSet:
             self._digests = files.intact(self.folder, noted)
         except OSError as error:
             raise UserError(f"out={self.folder} cannot be used: {error}") from None
-        self._record = details | sound_parts(found) | {"settings": settings}
+        self._record = details | records.sound_parts(found) | {"settings": settings}
         damaged = len(noted.files) - len(self._digests)
         if damaged:
             logging.warning("%d files of %s have changed or are gone", damaged, self.folder)
         missing = np.array([not self._digests.keys() >= set(self.names(index)) for index in range(self._count)])
-        complete = self._record.keys() >= set(FIGURES) and (
+        complete = self._record.keys() >= set(records.FIGURES) and (
             self._record.get("shards") == files.describe_shards(self._digests, self._count)
         )
         mended = {**found, "settings": settings} != self._record or (
@@ -117,9 +117,9 @@ class SampleSet:
         Raises:
             UserError: the samples that are there have other settings, or unknown ones.
         """
-        ours = noted.settings == settings_digest(settings)
+        ours = noted.settings == records.settings_digest(settings)
         try:
-            record = read_record(self.folder / RECORD)
+            record = records.read_record(self.folder / RECORD)
         except FileNotFoundError:
             if not ours and any((self.folder / IMAGES).iterdir()):
                 raise UserError(f"out={self.folder} holds images but no {RECORD}; choose an empty folder") from None
@@ -135,11 +135,11 @@ class SampleSet:
 
     def _check_settings(self, record: Json, settings: Json, noted: Noted) -> None:
         """Raises a UserError unless the settings in a record are those given."""
-        previous = recorded_settings(record)
-        if not settings.keys() <= previous.keys():
+        previous = records.recorded_settings(record)
+        differing = records.differing_settings(previous, settings)
+        if differing is None:
             raise self._unknown("has lost its settings")
-        differing = [name for name in settings if previous[name] != settings[name]]
-        if differing and noted.settings not in (None, settings_digest(record["settings"])):
+        if differing and noted.settings not in (None, records.settings_digest(record["settings"])):
             raise self._unknown("has changed since it was written")
         if differing:
             remedy = f", or the dtype {previous['dtype']}" if differing == ["dtype"] else ""
@@ -153,7 +153,7 @@ class SampleSet:
         )
 
     def _settings(self) -> str:
-        return settings_digest(self._record["settings"])
+        return records.settings_digest(self._record["settings"])
 
     def _continue(self, missing: np.ndarray, run: Json) -> None:
         """Notes in the folder that the set is not complete."""
@@ -161,7 +161,7 @@ class SampleSet:
         record.pop("shards", None)
         if missing.any():
             record["runs"] = [*record.get("runs", []), run]
-            for name in FIGURES:
+            for name in records.FIGURES:
                 record.pop(name, None)
         elif "images_per_second" not in record:
             record |= self._stopped_figures()
@@ -200,12 +200,12 @@ class SampleSet:
         """The figures of a job that ended between its last image and the record; empty if they are not known."""
         path = self.folder / PROGRESS / FIGURES_FILE
         try:
-            figures = sound_parts(read_json_object(path))
+            figures = records.sound_parts(read_json_object(path))
             made, compile_seconds = figures["images_made"], figures["compile_seconds"]
             ends = [written.stat().st_mtime for written in files.journals(self.folder) or [self.folder / SUMS]]
             seconds = max(max(ends) - path.stat().st_mtime, _SHORTEST)
             figures = (made, compile_seconds + seconds, compile_seconds, made / seconds)
-            return dict(zip(FIGURES, figures, strict=True))
+            return dict(zip(records.FIGURES, figures, strict=True))
         except (OSError, JsonError, KeyError, TypeError):
             return {}
 

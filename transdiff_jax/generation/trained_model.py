@@ -20,9 +20,10 @@ from transdiff_jax.config import Config, make_config
 from transdiff_jax.config.ranges import NUM_SAMPLES, check_range
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.arguments import Setting, describe_array, sample_indices, sampling_fields, whole_numbers
+from transdiff_jax.generation.references import Encode, Picture, encode_on, reference_pictures, with_references
 from transdiff_jax.generation.request import SampleRequest, check_labels
 from transdiff_jax.generation.sample_batches import sample_batches
-from transdiff_jax.images.uint8 import to_uint8, to_unit_range
+from transdiff_jax.images.uint8 import to_uint8
 from transdiff_jax.model.needs import check_sampling_memory
 from transdiff_jax.model.params import Params, applied
 from transdiff_jax.model.transdiff import TransDiff
@@ -81,6 +82,7 @@ class TrainedModel:
         *,
         seed: int = 0,
         indices: Numbers | None = None,
+        references: Sequence[Picture] = (),
         all_images: bool = False,
         progress: Progress | None = None,
         **settings: Setting,
@@ -91,6 +93,8 @@ class TrainedModel:
             labels: classes.
             seed: of the noise.
             indices: number of each sample in its set, on which its noise depends; None counts from 0.
+            references: pictures that each MRAR sequence begins with, one to num_images - 1: files, Pillow's images or
+                uint8 arrays [height, width, channels] of any size, of which the middle square counts.
             all_images: return all images of each MRAR sequence.
             progress: called after each batch.
             **settings: as in `with_settings`: guidance, steps, solver, batch_size and others.
@@ -98,7 +102,8 @@ class TrainedModel:
         Raises:
             UserError: the model does not have a label or a setting, or a sample is not finite.
         """
-        request = SampleRequest(whole_numbers("labels", labels), seed)
+        pictures = reference_pictures(references, self.config) if len(references) else ()
+        request = SampleRequest(whole_numbers("labels", labels), seed, references=pictures)
         return self._sample(request, sample_indices(labels, indices), all_images, progress, settings)
 
     def fuse(
@@ -143,8 +148,8 @@ class TrainedModel:
         check_labels(request, self.config.model.num_classes)
         count, size = len(request.labels), model._batch()
         everywhere = self._jitted(_unchanged)
-        made = []
-        for first, samples in sample_batches(model._sampler(all_images), model.weights, request, indices=indices):
+        sampler, made = with_references(model._sampler(all_images), request.references, self._encoder()), []
+        for first, samples in sample_batches(sampler, model.weights, request, indices=indices):
             images, finite = (np.asarray(array)[: count - first] for array in everywhere(samples))
             if not finite.all():
                 raise UserError(
@@ -167,6 +172,9 @@ class TrainedModel:
 
     def _tokenizer(self) -> Tokenizer:
         return self._keep("tokenizer", lambda: replicate(make_tokenizer(self.config), self.mesh))
+
+    def _encoder(self) -> Encode:
+        return self._keep("encoder", lambda: encode_on(self.mesh))
 
     def _jitted(self, function: Callable[..., Kept]) -> Callable[..., Kept]:
         """The function, jitted, with a result that every process holds whole."""
@@ -200,7 +208,7 @@ class TrainedModel:
         expected = (data.image_size, data.image_size, data.image_channels)
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
             raise UserError(f"images must be uint8 [n, {', '.join(map(str, expected))}], not {describe_array(images)}")
-        encode, tokenizer = self._jitted(_encode), self._tokenizer()
+        encode, tokenizer = self._encoder(), self._tokenizer()
         return map_rows(lambda rows: encode(tokenizer, rows["images"]), {"images": images}, self._batch(), self.mesh)
 
     def decode(self, latents: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n height width channels"]:
@@ -231,10 +239,6 @@ def _unchanged(samples: Samples) -> Samples:
 def _features(model: TransDiff, params: Params, labels: Int[Array, " b"]) -> Float[Array, "b tokens width"]:
     prefix = applied(model, params, TransDiff.start)(labels, jnp.zeros(len(labels), bool))
     return prefix.features.astype(jnp.float32)
-
-
-def _encode(tokenizer: Tokenizer, images: UInt8[Array, "b height width channels"]) -> Float[Array, "b h w c"]:
-    return tokenizer.mean(tokenizer.moments(to_unit_range(images)))
 
 
 def _decode(tokenizer: Tokenizer, latents: Float[Array, "b h w c"]) -> UInt8[Array, "b height width channels"]:

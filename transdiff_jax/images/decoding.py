@@ -44,7 +44,7 @@ def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "height width {chann
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        picture = _shown(data).convert("L" if channels == 1 else "RGB")
+        return pixels_of(_opened(data), channels)
     except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -52,15 +52,28 @@ def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "height width {chann
     except Exception as error:  # Pillow raises nearly anything on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UnreadableImage(reason) from None
-    return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
-def _shown(data: bytes) -> Image.Image:
-    """The image as a viewer shows it, in mode L, RGB or CMYK."""
+def pixels_of(picture: Image.Image, channels: int) -> UInt8[np.ndarray, "height width {channels}"]:
+    """The pixels of Pillow's image, as `decode` makes them.
+
+    Raises:
+        UnreadableImage: its pixels have no known range.
+    """
+    shown = _shown(picture).convert("L" if channels == 1 else "RGB")
+    return np.asarray(shown).reshape(shown.height, shown.width, channels)
+
+
+def _opened(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
     if picture.width * picture.height > MAX_PIXELS:
         raise UnreadableImage(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
     picture.load()
+    return picture
+
+
+def _shown(picture: Image.Image) -> Image.Image:
+    """The image as a viewer shows it, in mode L, RGB or CMYK."""
     colour, alpha = _split(picture)
     colour = _to_srgb(colour, picture.info.get("icc_profile"))
     if alpha is not None:

@@ -36,6 +36,7 @@ def sample_latents(
     noise: SampleNoise,
     config: SamplingConfig,
     splice: Splice | None = None,
+    references: Float[Array, "b given h w c"] | None = None,
 ) -> Float32[Array, "b images h w c"]:
     """Latents of all images of each sample, in order; the last image is the published result.
 
@@ -46,14 +47,16 @@ def sample_latents(
         noise: initial and step noise of the samples.
         config: solver, steps, guidance, scales.
         splice: for fused classes; None otherwise.
+        references: the first images of each sequence, fewer than all; the others follow them. None: all are sampled.
 
     Raises:
-        ValueError: labels, noise and splice do not fit each other and the model.
+        ValueError: labels, noise, splice and references do not fit each other and the model.
     """
     c = model.config
     if noise.batch != len(labels):
         raise ValueError(f"there is noise of {noise.batch} samples for {len(labels)} labels: give as many of each")
-    settings = config.of_images(c.num_images)
+    given = _given(references, len(labels), c.num_images)
+    settings = config.of_images(c.num_images)[len(given) :]
     tables = _time_tables(model, params, settings)
     weights = [_pass_weights(model, image, table) for image, table in zip(settings, tables, strict=True)]
     shape = (c.latent_tokens, c.latent_channels)
@@ -61,14 +64,29 @@ def sample_latents(
     step_params = applied(model, params, TransDiff.step_weights)()
     conditions = first_conditions(model, params, labels, splice, guided=guided)
     images: list[Array] = []
-    for number, (image, table, weight) in enumerate(zip(settings, tables, weights, strict=True)):
-        if images:
+    for reference in given:
+        images.append(reference.astype(jnp.float32))
+        conditions = next_conditions(model, params, conditions, images[-1])
+    for number, (image, table, weight) in enumerate(zip(settings, tables, weights, strict=True), len(given)):
+        if len(images) > len(given):
             conditions = next_conditions(model, params, conditions, images[-1])
         velocity = _velocity(model, step_params, conditions, table, weight)
         steps = functools.partial(noise.step, number, shape)
         x = SOLVERS[image.solver].solve(velocity, noise.initial(shape), solver_grid(image), steps)
         images.append(tokens_to_latent(x, c.latent_size))
     return jnp.stack(images, axis=1)
+
+
+def _given(references: Float[Array, "b given h w c"] | None, batch: int, num_images: int) -> list[Latents]:
+    """The given images of all samples, in order."""
+    if references is None:
+        return []
+    if len(references) != batch or not 0 < references.shape[1] < num_images:
+        raise ValueError(
+            f"references of shape {references.shape} must be at least one and at most {num_images - 1} for each of "
+            f"{batch} samples"
+        )
+    return [references[:, number] for number in range(references.shape[1])]
 
 
 def _time_tables(

@@ -33,14 +33,15 @@ def naive_latents(
     noise: SampleNoise,
     config: SamplingConfig,
     splice: Splice | None = None,
+    references: Float[Array, "b given h w c"] | None = None,
 ) -> Float32[Array, "b images h w c"]:
     """Takes and returns what `sample_latents` does."""
     c = model.config
     shape = (c.latent_tokens, c.latent_channels)
-    images: list[Array] = []
-    for number, image in enumerate(config.of_images(c.num_images)):
-        references = jnp.stack(images, axis=1) if images else None
-        velocity = _velocity(model, params, labels, splice, references, image)
+    images = [] if references is None else list(jnp.moveaxis(references, 1, 0))
+    for number in range(len(images), c.num_images):
+        image, earlier = config.of_images(c.num_images)[number], jnp.stack(images, axis=1) if images else None
+        velocity = _velocity(model, params, labels, splice, earlier, image)
         steps = functools.partial(noise.step, number, shape)
         x = SOLVERS[image.solver].solve(velocity, noise.initial(shape), solver_grid(image), steps)
         images.append(tokens_to_latent(x, c.latent_size))

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jax.stages import Compiled, Wrapped
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from transdiff_jax.config import Config
 from transdiff_jax.images.uint8 import to_uint8
@@ -26,6 +26,7 @@ from transdiff_jax.tokenizer.base import Tokenizer
 from transdiff_jax.tokenizer.make import make_tokenizer
 
 HostLabels = Int[np.ndarray, " b"] | Int[np.ndarray, "b 2"]  # classes, or pairs of classes to fuse
+Weights = tuple[Tokenizer, Params, *tuple[Array, ...]]  # and at most latents [given, h, w, c] of references
 
 
 class Samples(NamedTuple):
@@ -45,6 +46,7 @@ class Sampler:
     jitted: Wrapped | Compiled  # Compiled takes the shapes that it was compiled for
     tokenizer: Tokenizer
     mesh: Mesh
+    references: Float[Array, "given h w c"] | None = None  # latents of the first images of each sequence
 
     def __call__(self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]) -> Samples:
         """Samples, sharded over rows; labels and indices are the same in every process.
@@ -56,6 +58,14 @@ class Sampler:
             indices: sample indices.
         """
         return self.jitted(*self.arguments(params, labels, seed, indices))
+
+    def with_references(self, references: Float[np.ndarray, "given h w c"]) -> "Sampler":
+        """The same sampler, whose sequences begin with the given images.
+
+        Args:
+            references: latents of one to num_images - 1 images, the same in every process.
+        """
+        return dataclasses.replace(self, references=replicate(references.astype(np.float32), self.mesh))
 
     def compile(self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]) -> "Sampler":
         """The same sampler, compiled for arguments of these shapes.
@@ -70,11 +80,12 @@ class Sampler:
 
     def arguments(
         self, params: Params, labels: HostLabels, seed: int, indices: Int[np.ndarray, " b"]
-    ) -> tuple[tuple[Tokenizer, Params], Array, Array, Array]:
+    ) -> tuple[Weights, Array, Array, Array]:
         """The arguments of the jitted function, placed on the mesh."""
         rows = from_whole({"labels": labels.astype(np.int32), "indices": indices.astype(np.int32)}, self.mesh)
         placed = replicate(np.array(seed, np.int32), self.mesh)
-        return (self.tokenizer, params), rows["labels"], placed, rows["indices"]
+        references = () if self.references is None else (self.references,)
+        return (self.tokenizer, params, *references), rows["labels"], placed, rows["indices"]
 
 
 def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sampler:
@@ -92,14 +103,13 @@ def make_sampler(config: Config, mesh: Mesh, *, all_images: bool = False) -> Sam
     model = TransDiff(config.model)
     first = 0 if all_images else config.model.num_images - 1
 
-    def sample(
-        weights: tuple[Tokenizer, Params], labels: Labels, seed: Int[Array, ""], indices: Int[Array, " b"]
-    ) -> Samples:
-        tokenizer, params = weights
+    def sample(weights: Weights, labels: Labels, seed: Int[Array, ""], indices: Int[Array, " b"]) -> Samples:
+        tokenizer, params, *given = weights
         fused = labels.ndim == 2
         splice = draw_splice(config.model, seed, indices, config.sampling.fuse_fraction) if fused else None
         noise = SeededNoise(seed, indices)
-        latents = sample_latents(model, params, labels, noise, config.sampling, splice)
+        references = jnp.broadcast_to(given[0], (len(labels), *given[0].shape)) if given else None
+        latents = sample_latents(model, params, labels, noise, config.sampling, splice, references)
         pixels = tokenizer.decode(latents[:, first:])
         return Samples(to_uint8(pixels), jnp.isfinite(pixels).all(axis=range(1, pixels.ndim)))
 
