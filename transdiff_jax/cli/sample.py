@@ -18,7 +18,6 @@ from transdiff_jax.cli.sampling_flags import SamplingFlags, numbers
 from transdiff_jax.config import Config, make_config, ranges
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.generate import generate_samples
-from transdiff_jax.generation.references import reference_pictures
 from transdiff_jax.generation.request import SampleRequest, balanced_labels
 from transdiff_jax.generation.sample_files import FORMATS
 
@@ -85,7 +84,7 @@ def _with_flags(config: Config, mesh: Mesh) -> Config:
     return make_config(values)
 
 
-def _request(config: Config) -> SampleRequest:
+def _request(num_classes: int) -> SampleRequest:
     fuse_with = None
     given, fused, count = LABELS.value, FUSE.value, NUM_SAMPLES.value
     if given is not None and fused is None and count is None:
@@ -96,12 +95,12 @@ def _request(config: Config) -> SampleRequest:
             raise UserError(f"--fuse={','.join(fused)} must name two classes, such as --fuse=207,88")
         labels, fuse_with = (classes[0],) * (count or 1), classes[1]
     elif given is None and count is not None:
-        labels = tuple(balanced_labels(count, config.model.num_classes))
+        labels = tuple(balanced_labels(count, num_classes))
     else:
         raise UserError("give one of --labels=207,88, --num_samples=50000, and --fuse=207,88 (--num_samples optional)")
-    pictures = () if REFERENCES.value is None else reference_pictures(REFERENCES.value, config)
-    flags_of_files = ALL_IMAGES.value, NPZ.value, SIMILARITY.value
-    return SampleRequest(labels, SAMPLING.seed.value, fuse_with, *flags_of_files, pictures)
+    references = tuple(REFERENCES.value or ())
+    files = ALL_IMAGES.value, NPZ.value, SIMILARITY.value
+    return SampleRequest(labels, SAMPLING.seed.value, fuse_with, *files, references)
 
 
 def main() -> None:
@@ -109,7 +108,7 @@ def main() -> None:
     mesh = SAMPLING.mesh()
     weights = load_weights(run_folder(WORKDIR), mesh, ema_rate=SAMPLING.ema_rate.value)
     weights = dataclasses.replace(weights, config=_with_flags(weights.config, mesh))
-    request = _request(weights.config)
+    request = _request(weights.config.model.num_classes)
     generate_samples(weights, request, app.place(OUT), mesh, PROFILE.profile(), FORMAT.value)
 
 

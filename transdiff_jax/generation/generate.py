@@ -23,7 +23,7 @@ from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.archive_writer import ArchiveWriter
 from transdiff_jax.generation.image_writer import ImageWriter
-from transdiff_jax.generation.references import encode_on, with_references
+from transdiff_jax.generation.references import encode_on, reference_pictures, with_references
 from transdiff_jax.generation.request import SampleRequest, check_labels, sample_settings
 from transdiff_jax.generation.sample_batches import request_rows, sample_batches
 from transdiff_jax.generation.sample_files import FORMATS, GRID, PROGRESS, image_path
@@ -81,7 +81,7 @@ def generate_samples(
     check_batch(config.sampling.batch_size, mesh, "batch_size")
     check_sampling_memory(config, mesh)
     sampler = make_sampler(config, mesh, all_images=request.all_images)
-    sampler = with_references(sampler, request.references, encode_on(mesh))
+    sampler = with_references(sampler, reference_pictures(request.references, config), encode_on(mesh))
     check_shared(out, "out")
     images = config.model.num_images if request.all_images else 1
     with contextlib.closing(SampleSet(out, count, images, archives=_in_archives(out, image_format))) as samples:

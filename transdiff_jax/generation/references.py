@@ -35,16 +35,18 @@ def reference_pictures(pictures: Sequence[Picture], config: Config) -> tuple[UIn
     """Pictures as the model takes them: the middle square, in the run's size and number of channels.
 
     Args:
-        pictures: files, Pillow's images, or arrays of any size.
+        pictures: files, Pillow's images, or arrays of any size; none is none.
         config: of the run.
 
     Raises:
         UserError: the model does not take so many, or one is not a picture.
     """
+    if not pictures:
+        return ()
     most = config.model.num_images - 1
     if not most:
         raise UserError("references: this model makes one image at a time; a run with model.num_images=4 takes 1 to 3")
-    if not 0 < len(pictures) <= most:
+    if len(pictures) > most:
         raise UserError(f"references: this model takes 1 to {most} pictures, not {len(pictures)}")
     return tuple(center_square(_pixels(picture, config.data), config.data.image_size) for picture in pictures)
 

@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 
-import numpy as np
-
 from transdiff_jax.checkpoints.weights import Weights
 from transdiff_jax.config.ranges import NUM_SAMPLES, SEEDS, check_range
 from transdiff_jax.errors import UserError
+from transdiff_jax.generation.references import Picture, reference_pictures
 from transdiff_jax.storage.files import Json
 from transdiff_jax.tokenizer.kl16_weights import weights_digest
 
@@ -35,8 +34,7 @@ class SampleRequest:
     all_images: bool = False  # also write the earlier images of each MRAR sequence
     npz: bool = False  # also write all results as one array
     semantic_similarity: bool = False  # also record how alike the semantic tokens of each class are
-    # Pictures that each MRAR sequence begins with, from `reference_pictures`: uint8 [image_size, image_size, channels].
-    references: tuple[np.ndarray, ...] = ()
+    references: tuple[Picture, ...] = ()  # pictures that each MRAR sequence begins with
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:
@@ -57,7 +55,7 @@ def sample_settings(weights: Weights, request: SampleRequest) -> Json:
     del sampling["batch_size"]
     if request.fuse_with is None:
         del sampling["fuse_fraction"]
-    pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in request.references]
+    pictures = [hashlib.sha256(p.tobytes()).hexdigest() for p in reference_pictures(request.references, weights.config)]
     tokenizer: Json = dataclasses.asdict(weights.config.tokenizer)
     del tokenizer["slice_size"]
     folder = tokenizer.pop("weights")

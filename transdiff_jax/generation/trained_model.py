@@ -102,8 +102,7 @@ class TrainedModel:
         Raises:
             UserError: the model does not have a label or a setting, or a sample is not finite.
         """
-        pictures = reference_pictures(references, self.config) if len(references) else ()
-        request = SampleRequest(whole_numbers("labels", labels), seed, references=pictures)
+        request = SampleRequest(whole_numbers("labels", labels), seed, references=tuple(references))
         return self._sample(request, sample_indices(labels, indices), all_images, progress, settings)
 
     def fuse(
@@ -148,7 +147,8 @@ class TrainedModel:
         check_labels(request, self.config.model.num_classes)
         count, size = len(request.labels), model._batch()
         everywhere = self._jitted(_unchanged)
-        sampler, made = with_references(model._sampler(all_images), request.references, self._encoder()), []
+        pictures = reference_pictures(request.references, self.config)
+        sampler, made = with_references(model._sampler(all_images), pictures, self._encoder()), []
         for first, samples in sample_batches(sampler, model.weights, request, indices=indices):
             images, finite = (np.asarray(array)[: count - first] for array in everywhere(samples))
             if not finite.all():
