@@ -45,6 +45,8 @@ def test_the_report_holds_scores_times_and_pictures(folder):
         assert 0 <= scores["class_agreement"] < 0.6, "four steps teach nothing"
         assert scores["frechet"] > 10 * report["real"]["frechet_floor"]
         assert min(scores["train_seconds"], scores["sample_seconds"], scores["images_per_second"]) > 0
+    for references in report["references"].values():
+        assert abs(references["score"]) < 0.5 and references["error"] > 0 and references["count"] >= 50
     assert report["real"]["classifier_accuracy"] > 0.97
     for picture in ("samples.png", "mrar_sequence.png", "loss.png"):
         with Image.open(folder / picture) as image:

@@ -19,7 +19,7 @@ Images = UInt8[np.ndarray, "n height width channels"]
 Labels = Int[np.ndarray, " n"]
 
 
-def _load(config: DataConfig, split: str) -> tuple[Images, Labels]:
+def real_digits(config: DataConfig, split: str) -> tuple[Images, Labels]:
     """The real images and labels of a split."""
     source = open_source(dataclasses.replace(config, split=split))
     return np.stack([source[index]["image"] for index in range(len(source))]), source.labels()
@@ -48,23 +48,24 @@ class DigitsJudge:
         from sklearn.neural_network import MLPClassifier
         from sklearn.svm import SVC
 
-        train_images, train_labels = _load(config, "train")
-        test_images, test_labels = _load(config, "test")
+        train_images, train_labels = real_digits(config, "train")
+        test_images, test_labels = real_digits(config, "test")
         pixels = _flatten(train_images)
         self._classifier = SVC(C=10.0, gamma="scale").fit(pixels, train_labels)
         self._network = MLPClassifier(hidden_layer_sizes=(FEATURE_WIDTH,), max_iter=1000, random_state=0)
         self._network.fit(pixels, train_labels)
-        self._held_out = fit_gaussian(self._features(test_images), "held-out digits")
+        self._held_out = fit_gaussian(self.features(test_images), "held-out digits")
         self.classifier_accuracy = float(self._classifier.score(_flatten(test_images), test_labels))
         self.frechet_floor = self._floor(np.concatenate([train_images, test_images]))
 
-    def _features(self, images: Images) -> Float[np.ndarray, "n width"]:
+    def features(self, images: Images) -> Float[np.ndarray, "n width"]:
+        """The features of images, in the space of the Fréchet distance."""
         hidden = _flatten(images) @ self._network.coefs_[0] + self._network.intercepts_[0]
         return np.maximum(hidden, 0)
 
     def _floor(self, images: Images) -> float:
         order = np.random.default_rng(0).permutation(len(images))
-        first, second = np.array_split(self._features(images[order]), 2)
+        first, second = np.array_split(self.features(images[order]), 2)
         return frechet_distance(fit_gaussian(first, "one half of the digits"), fit_gaussian(second, "the other half"))
 
     def class_agreement(self, images: Images, labels: Labels) -> float:
@@ -73,4 +74,4 @@ class DigitsJudge:
 
     def frechet(self, images: Images) -> float:
         """The Fréchet distance of the images' features to those of the held-out real digits."""
-        return frechet_distance(fit_gaussian(self._features(images), "generated digits"), self._held_out)
+        return frechet_distance(fit_gaussian(self.features(images), "generated digits"), self._held_out)

@@ -10,6 +10,7 @@ from transdiff_jax.checkpoints.weights import latest_record
 from transdiff_jax.data.sources.digits import require_demo
 from transdiff_jax.demo.figures import save_loss_curves, save_panels
 from transdiff_jax.demo.judge import FEATURE_SPACE, DigitsJudge
+from transdiff_jax.demo.nearness import nearness
 from transdiff_jax.demo.students import Images, StudentScores, score_student
 from transdiff_jax.errors import UserError
 from transdiff_jax.generation.finished_set import FinishedSet, read_finished, read_image
@@ -74,6 +75,8 @@ def write_report(folder: Path) -> Json:
         report[f"{name}_student"] = scores.student
         report.setdefault("teacher_ode", {})[name] = scores.teacher_ode
         report.setdefault("naive", {})[name] = scores.naive
+    sequences, labels = _sequences(*sets[MRAR], records[MRAR].config.model.num_images)
+    report["references"] = nearness(load(folder / MRAR), judge, sequences, labels)
     _draw(folder, sets, {name: scores.images for name, scores in students.items()}, pictures)
     write_json(folder / "report.json", report)
     return report
@@ -125,6 +128,15 @@ def _earlier(finished: FinishedSet, index: int, number: int) -> UInt8[np.ndarray
     if name not in finished.earlier:
         raise UserError(f"{finished.folder} holds no {name}: sample it with --all_images")
     return read_image(finished.folder / name, finished.earlier[name], 1)
+
+
+def _sequences(finished: FinishedSet, results: Images, num_images: int) -> tuple[Images, Int[np.ndarray, " n"]]:
+    """All images of each sequence: uint8 [n, num_images, height, width, 1]; and the classes."""
+    earlier = [
+        np.stack([_earlier(finished, index, number) for index in range(len(results))])
+        for number in range(1, num_images)
+    ]
+    return np.stack([*earlier, results], axis=1), np.array(finished.record["settings"]["labels"])
 
 
 def _draw(folder: Path, sets: dict[str, Samples], students: dict[str, dict[str, Images]], pictures: _Pictures) -> None:
