@@ -15,6 +15,7 @@ from tests.support.latents import photo_config, save_tiny_weights
 from tests.support.networks import projection
 from tests.support.paths import ROOT
 from tests.support.photos import write_folder
+from tests.withstand.hub_cache import publish
 from transdiff_jax.data.latents.claim import Claim
 from transdiff_jax.data.latents.format import read_manifest
 from transdiff_jax.data.latents.job import LatentJob
@@ -26,6 +27,7 @@ from transdiff_jax.storage.files import write_json
 GOLDEN = ROOT / "tests" / "golden"
 DIGITS = {"directory": "data"}
 SAMPLE = ("sample", "--workdir=run", "--out=out", "--num_samples=6", "--npz")
+ARCHIVES = (*SAMPLE, "--format=zip")
 CACHE = ("cache_latents", "--config=photos.py", "--out=latents")
 
 
@@ -87,6 +89,25 @@ def _unfinished(root, run):
     (out / PROGRESS / "0123456789abcdef").write_text("\n".join(lines) + "\n")
     for name in (SUMS, "images/000003.png", "samples.npz", "grid.png"):
         (out / name).unlink()
+
+
+def _archives(root, run):
+    run(*ARCHIVES)
+
+
+def _scored(root, run):
+    """A run with scores."""
+    certificate = {"protocol": {"name": "transdiff"}, "num_samples": 6, "scores": {"fid": 3.25, "kid": None}}
+    (root / "run" / "evaluation").mkdir()
+    write_json(root / "run" / "evaluation" / "4.json", certificate | {"date": "2026-11-28T00:00:00+00:00"})
+
+
+def _published(root, run):
+    """A run of photographs as the cache of huggingface_hub holds it after `transdiff push`."""
+    data = {"source": "folder:photos", "crop": "center"}
+    _write(photo_config("weights", data=data, train={"steps": 2}), root / "photos_run.py")
+    run("train", "--config=photos_run.py", "--workdir=run")
+    publish(root, root / "run")
 
 
 def _photos(root, run):
@@ -191,8 +212,12 @@ BASES = {
     "run": ("data", _run),
     "samples": ("run", _samples),
     "unfinished": ("samples", _unfinished),
+    "scored": ("run", _scored),
+    "archives": ("run", _archives),
+    "scored_archives": ("archives", _scores),
     "photos": (None, _photos),
     "latents": ("photos", _latents),
+    "published": ("photos", _published),
     "half": ("latents", _half),
     "groups": ("latents", _groups),
     "scores": ("samples", _scores),

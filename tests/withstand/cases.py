@@ -33,6 +33,7 @@ def damage(seed, kind, mutation, root):
         NAMES[mutation](draw, path)
     else:
         path.write_bytes((BYTES | JSON)[mutation](draw, path.read_bytes()))
+    KINDS[kind].after(root, path)
     return path
 
 

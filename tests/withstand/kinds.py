@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-from tests.withstand.bases import CACHE, SAMPLE
-from tests.withstand.results import CACHED, IMAGES, SET, STEP, nothing, older_step, scores, tensors, trained
+from tests.withstand.bases import ARCHIVES, CACHE, SAMPLE
+from tests.withstand.hub_cache import SNAPSHOT, publish_again
+from tests.withstand.results import ARCHIVED, CACHED, IMAGES, SET, STEP, nothing, older_step, scores, tensors, trained
 
 SCORE = ("evaluate", "--inception=inception", "--certificate=home/scores.json", "--inception_batch_size=8")
 EXPORT = ("convert", "--checkpoint=run", "--kind=transdiff", "--to-torch", "--out=back.pth")
@@ -23,6 +24,7 @@ class Kind:
     other: Callable | None = None  # makes another state of the base, whose result is right too
     json: bool = False  # also damage it as JSON
     small: bool = False  # a small network in place of Inception
+    after: Callable = lambda root, path: None  # what makes the damage fit other files
     codes: tuple[int, ...] = (0, 2)
 
 
@@ -86,6 +88,50 @@ KINDS = {
         ),
     ),
     **_of(
+        "info",
+        _kinds(
+            "scored",
+            ("info", "--workdir=run"),
+            {
+                **{
+                    name: _STEP_FILES[name]
+                    for name in ("manifest.json", "average", "record.json", "step_metadata.json")
+                },
+                **{"metrics.json": "run/metrics.jsonl", "scores.json": "run/evaluation/4.json"},
+            },
+        ),
+    ),
+    **_of(
+        "archived",
+        _kinds(
+            "archives",
+            ARCHIVES,
+            {
+                **{"record.json": "out/samples.json", "sums": "out/SHA256SUMS", "archive": "out/images/*.zip"},
+                "npz": "out/samples.npz",
+            },
+            writes=("out",),
+            result=ARCHIVED,
+        ),
+    ),
+    # The digests of a repository are those of its files, whoever wrote them.
+    **_of(
+        "hub",
+        _kinds(
+            "published",
+            ("info", "--workdir=hf://me/photos"),
+            {
+                **{"config.json": f"{SNAPSHOT}/config.json", "model": f"{SNAPSHOT}/model.safetensors"},
+                **{"sizes.json": f"{SNAPSHOT}/tokenizer.json", "tokenizer": f"{SNAPSHOT}/tokenizer.safetensors"},
+            },
+            writes=("home",),
+            after=publish_again,
+        ),
+    ),
+    "hub-copy": Kind(
+        "published", f"{SNAPSHOT}/model.safetensors", ("info", "--workdir=hf://me/photos"), writes=("home",)
+    ),
+    **_of(
         "unfinished",
         _kinds(
             "unfinished",
@@ -128,6 +174,14 @@ KINDS = {
             ("picture", "pictures/*.png", "pictures", "statistics.npz", nothing),
         )
     },
+    "score-archive": Kind(
+        "scored_archives",
+        "out/images/*.zip",
+        (*SCORE, "--samples=out", "--reference=statistics.npz"),
+        writes=("home",),
+        result=scores,
+        small=True,
+    ),
     **_of(
         "check",
         _kinds(

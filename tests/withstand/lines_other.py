@@ -153,4 +153,30 @@ REPORT = [
     "digits_report --folder=home extra",
     "digits_report --unknown=1",
 ]
-LINES = [*TRANSDIFF, *CONVERT, *VERIFY, *CACHE, *BENCHMARK, *REPORT]
+INFO = [
+    "info => --workdir",
+    *(
+        f"info --workdir={path}"
+        for path in ("''", "nowhere", "data", "config.py", "loop", "pipe", "out", "/dev/null", "x" * 300, "s3://a/b")
+    ),
+    *(f"info --workdir={name}" for name in ("hf://", "hf://a", "hf://a/b", "hf://a/../b", "hf://a/b/c.bin", "gs://")),
+    *(f"convert --checkpoint={name} --kind=transdiff --out=out2" for name in ("hf://a/b", "hf://a/b@%00/c", "hf:")),
+    "ok info --workdir=run",
+    "ok info --workdir=good_link --json",
+    "info --workdir=run extra",
+    "info --workdir=run --json=maybe",
+]
+PUSH = [
+    "push => --license",
+    "push --workdir=run --repo=a/b => --license",
+    *(f"push --workdir={path} --repo=a/b --license=mit" for path in ("''", "nowhere", "config.py", "loop", "hf://a/b")),
+    *(f"push --workdir=run --license=mit --repo={repo}" for repo in ("''", "a", "a/b/c", "../a", "a/b@c", "a/..")),
+    *(f"push --workdir=run --repo=a/b --license={name}" for name in ("''", "MIT", "'a b'", "'a\nb: c'", "²")),
+    *(f"push --workdir=run --repo=a/b --license=mit --ema_rate={rate}" for rate in ("0.5", "-1", "nan", "a", "''")),
+    *(
+        f"push --workdir=run --repo=a/b --license=mit --certificates={path}"
+        for path in ("''", "nowhere", "run", "out/samples.json", "config.py", "pipe", "/dev/null")
+    ),
+    "push --workdir=run --repo=a/b --license=mit => cannot be reached",
+]
+LINES = [*TRANSDIFF, *CONVERT, *VERIFY, *CACHE, *BENCHMARK, *REPORT, *INFO, *PUSH]

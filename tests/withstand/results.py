@@ -46,5 +46,6 @@ def older_step(root):
 
 
 IMAGES = files("out/images/*.png")
+ARCHIVED = files("out/images/*.zip", "out/SHA256SUMS", "out/samples.npz")
 SET = files("out/images/*.png", "out/SHA256SUMS", "out/samples.npz")
 CACHED = files("latents/*.array_record", "latents/labels.npy", "latents/ids.json.gz", "latents/manifest.json")

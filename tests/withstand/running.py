@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.commands import environment
 from tests.support.paths import ROOT
+from tests.withstand.hub_cache import OFFLINE
 
 SECONDS, WALL, MEMORY = 60, 240, 3 << 30  # bounds of a case: processor time, time on a busy machine, bytes
 LONGEST = 1500  # characters of an error line
@@ -63,7 +64,7 @@ class Warm:
 
     def __init__(self):
         command = [sys.executable, "-m", "tests.withstand.warm"]
-        variables = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")} | environment()
+        variables = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")} | environment() | OFFLINE
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -21,7 +21,8 @@ from pathlib import Path
 # Loaded before the first fork; the commands themselves are loaded anew by each child.
 WARM = (
     *(f"transdiff_jax.cli.{name}" for name in ("train", "sample", "evaluate", "cache_latents", "convert", "verify")),
-    *("transdiff_jax.cli.benchmark", "transdiff_jax.cli.digits_report", "transdiff_jax.cli.main"),
+    *("transdiff_jax.cli.benchmark", "transdiff_jax.cli.digits_report", "transdiff_jax.cli.info"),
+    *("transdiff_jax.cli.push", "transdiff_jax.cli.main", "safetensors.numpy"),
     *("tests.support.networks", "transdiff_jax.evaluation.inception.weights", "transdiff_jax.evaluation.set_features"),
     *("transdiff_jax.data.sources.tfds", "transdiff_jax.demo.judge", "transdiff_jax.demo.figures"),
     *("sklearn.datasets", "sklearn.linear_model", "matplotlib.pyplot", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"),
