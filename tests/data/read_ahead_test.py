@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from transdiff_jax.config import DataConfig, as_config
-from transdiff_jax.data.read_ahead import IN_QUEUES, MOST_ROWS, read_ahead
+from transdiff_jax.data.read_ahead import IN_QUEUES, MOST_LATENTS, MOST_ROWS, read_ahead
 from transdiff_jax.model.recipes import published_recipe
 
 ROWS = (1, 2, 7, 8, 60, 64, 97, 256, 2048)
@@ -23,6 +23,7 @@ def test_at_most_a_batch_is_ahead_but_every_thread_has_work(threads, workers):
 def test_large_batches_are_read_in_large_chunks():
     assert read_ahead(2048, DataConfig(read_threads=4, workers=8)).chunk == MOST_ROWS
     assert read_ahead(64, DataConfig(read_threads=4)).chunk == MOST_ROWS
+    assert read_ahead(256, DataConfig(source="latents:x", read_threads=4)).chunk == MOST_LATENTS
     assert read_ahead(60, DataConfig(read_threads=4)).chunk == 6
     assert read_ahead(64, DataConfig(read_threads=4, workers=8)).chunk == 1
 

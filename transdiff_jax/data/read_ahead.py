@@ -3,8 +3,10 @@
 import dataclasses
 
 from transdiff_jax.config import DataConfig
+from transdiff_jax.config.schema import LATENTS_PREFIX
 
-MOST_ROWS = 8  # of a chunk: enough that passing it on costs little, few enough that its copies do
+# Rows of a chunk: enough that passing it on costs little, few enough that its copies do. Latents are small.
+MOST_ROWS, MOST_LATENTS = 8, 32
 # Chunks of a worker process that wait outside its own buffer: one with the worker, one in the queue between the
 # processes, one with the thread that empties the queue, and one with the thread's own buffer.
 IN_QUEUES = 4
@@ -31,6 +33,7 @@ def read_ahead(rows: int, config: DataConfig) -> ReadAhead:
     """
     processes, waiting = (config.workers, IN_QUEUES) if config.workers else (1, 0)
     most = rows // (processes * (config.read_threads + waiting))
-    chunk = max(size for size in range(1, MOST_ROWS + 1) if rows % size == 0 and size <= max(1, most))
+    largest = min(MOST_LATENTS if config.source.startswith(LATENTS_PREFIX) else MOST_ROWS, max(1, most))
+    chunk = max(size for size in range(1, largest + 1) if rows % size == 0)
     chunks = max(config.read_threads, rows // (processes * chunk) - waiting)
     return ReadAhead(chunk, config.read_threads, chunks)
