@@ -12,4 +12,5 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/pyrefly check
-.venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" "$@"
+# A file stays in one worker, because its tests share compiled programs and trained runs.
+.venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile "$@"

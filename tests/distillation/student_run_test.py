@@ -11,7 +11,6 @@ import pytest
 from tests.support.buckets import upload
 from tests.support.configs import tiny_config
 from tests.support.events import read_events
-from tests.support.slow import slow
 from tests.support.students import replaced, student_config
 from transdiff_jax.checkpoints.store import CheckpointStore
 from transdiff_jax.checkpoints.weights import latest_record, load_weights
@@ -157,7 +156,8 @@ def test_a_student_of_paths_cannot_teach(student, tmp_path):
         distill(student(train={"init_from": str(tmp_path / "first")}), tmp_path / "second")
 
 
-@pytest.mark.parametrize("mrar", [False, slow(True)], ids=["one_step", "mrar"])
+@pytest.mark.slow  # step_test.py holds the same of training
+@pytest.mark.parametrize("mrar", [False, True], ids=["one_step", "mrar"])
 def test_a_student_whose_weights_are_split_is_the_same(student, tmp_path, mrar):
     config = student(mrar, train={"steps": 1})
     distill(config, tmp_path / "rows")

@@ -89,6 +89,7 @@ def test_a_batch_that_does_not_split():
         FeatureExtractor(compute, WEIGHTS, make_mesh(MeshConfig()), 12)
 
 
+@pytest.mark.slow
 def test_inception_on_eight_devices_is_inception_on_one():
     params = make_params(GoldenFile(GOLDEN / "inception_a.npz"))
     names = ("2048", "spatial")

@@ -81,6 +81,7 @@ def test_written_samples_follow_the_pictures_and_the_record_names_them(model, pi
         generate_samples(model.weights, dataclasses.replace(request, references=()), tmp_path, model.mesh)
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_librarys_bytes(digits_directory, pictures, tmp_path):
     train = {"steps": 1, "checkpoint_every": 1}
     td.train(tiny_config(True, data={"directory": str(digits_directory)}, train=train), tmp_path / "run")

@@ -269,6 +269,7 @@ def test_fine_tuned_to_mrar_on_damaged_images_it_is_what_one_process_makes(strai
     assert unreadable(tmp_path / "one") == [first | second]
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_the_weights_sample_the_same_bytes_as_one(straight, tmp_path):
     settings = ["--num_samples=20", "--batch_size=8", "--npz", "--mesh=1,-1,1"]
     finish(tmp_path, 2, command("sample", f"--workdir={straight}", f"--out={tmp_path / 'two'}", *settings))

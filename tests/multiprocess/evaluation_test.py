@@ -121,6 +121,7 @@ def test_what_differs_between_processes_ends_all(job):
     assert job[2].count("checked: they differ") == 2
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_scores_and_training_of_both(tmp_path):
     write_images(tmp_path)
     job = start(tmp_path, "stop")

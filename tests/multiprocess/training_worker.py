@@ -25,11 +25,9 @@ SETTINGS = {
         "steps": 4,
         "log_every": 1,
         "checkpoint_every": 2,
-        "sample_every": 4,
         "accumulation": 2,
     },
     "optimizer": {"warmup_steps": 0},
-    "sampling": {"steps": 2},
     "mesh": {"data": 2, "fsdp": -1},
 }
 

@@ -217,7 +217,7 @@ SPLICE = np.random.default_rng(0).random((8, 16)) < 0.4
 PAIRS = np.stack([LABELS, (LABELS * 3 + 1) % 10], axis=1)
 
 
-@pytest.mark.parametrize("model", [ONE_STEP.model, MRAR.model], ids=["one_step", "mrar"])
+@pytest.mark.parametrize("model", [slow(ONE_STEP.model), MRAR.model], ids=["one_step", "mrar"])
 @pytest.mark.parametrize(("weight", "shards"), [slow(1.0, 1), (1.5, 4)])
 def test_fused_features_cached_and_not(model, weight, shards):
     settings = dataclasses.replace(ONE_STEP.sampling, guidance=(weight,))
