@@ -72,12 +72,10 @@ def test_files_arrays_and_pillows_images_are_the_same(model, tmp_path):
 def test_written_samples_follow_the_pictures_and_the_record_names_them(model, pictures, tmp_path):
     request = SampleRequest(tuple(LABELS), seed=0, all_images=True, references=tuple(pictures))
     record = generate_samples(model.weights, request, tmp_path, model.mesh)
-    assert record["settings"]["references_sha256"] == [
-        hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures
-    ]
+    assert record["settings"]["references"] == [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
     np.testing.assert_array_equal(images_of(tmp_path, 3), model.sample(LABELS, references=pictures))
     np.testing.assert_array_equal(load_png(reference_path(tmp_path, 2, 3), 1), pictures[2])
-    with pytest.raises(UserError, match="holds samples with other references_sha256"):
+    with pytest.raises(UserError, match="holds samples with other references"):
         generate_samples(model.weights, dataclasses.replace(request, references=()), tmp_path, model.mesh)
 
 
@@ -92,7 +90,7 @@ def test_the_command_makes_the_librarys_bytes(digits_directory, pictures, tmp_pa
     run(sample, *arguments, f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}")
     images = td.load(tmp_path / "run").sample([3, 1], steps=2, guidance=1.5, references=files)
     np.testing.assert_array_equal(images_of(tmp_path / "out", 2), images)
-    assert len(json.loads((tmp_path / "out" / "samples.json").read_text())["settings"]["references_sha256"]) == 2
+    assert len(json.loads((tmp_path / "out" / "samples.json").read_text())["settings"]["references"]) == 2
 
 
 def test_what_cannot_be_a_reference_is_one_line(model, pictures, tmp_path):

@@ -71,5 +71,5 @@ def sample_settings(weights: Weights, request: SampleRequest) -> Json:
         "sampling": sampling,
         "labels": list(request.labels),
         "fuse_with": request.fuse_with,
-        **({"references_sha256": pictures} if pictures else {}),
+        **({"references": pictures} if pictures else {}),
     }

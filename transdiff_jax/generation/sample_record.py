@@ -38,7 +38,7 @@ def _depth(value: object) -> int:
 
 
 # Settings that stand in a record only if they are given, so that records of earlier versions are as they were.
-_OPTIONAL = {"references_sha256"}
+_OPTIONAL = {"references"}
 # The form of each part but the settings and the shards, which are compared with digests.
 _FORMS: dict[str, Callable[[object], bool]] = {
     "config": _is_config,
