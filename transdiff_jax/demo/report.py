@@ -46,7 +46,8 @@ def write_report(folder: Path) -> Json:
     require_demo("sklearn", "matplotlib")
     sets = {name: _read_samples(folder / "samples" / name) for name in TITLES}
     records = {name: latest_record(folder / name) for name in TITLES}
-    pictures = _read_pictures(folder, sets, records[MRAR].config.model.num_images)
+    sequences, classes = _sequences(*sets[MRAR], records[MRAR].config.model.num_images)
+    pictures = _read_pictures(folder, sets, sequences)
     judge = DigitsJudge(records[ONE_STEP].config.data)  # takes seconds: all that may be damaged has been read
     report: Json = {}
     for name, (finished, images) in sets.items():
@@ -75,8 +76,7 @@ def write_report(folder: Path) -> Json:
         report[f"{name}_student"] = scores.student
         report.setdefault("teacher_ode", {})[name] = scores.teacher_ode
         report.setdefault("naive", {})[name] = scores.naive
-    sequences, labels = _sequences(*sets[MRAR], records[MRAR].config.model.num_images)
-    report["references"] = nearness(load(folder / MRAR), judge, sequences, labels)
+    report["references"] = nearness(load(folder / MRAR), judge, sequences, classes)
     _draw(folder, sets, {name: scores.images for name, scores in students.items()}, pictures)
     write_json(folder / "report.json", report)
     return report
@@ -109,15 +109,12 @@ class _Pictures(NamedTuple):
     curves: dict[str, tuple[list[int], list[float]]]  # steps and losses by run
 
 
-def _read_pictures(folder: Path, sets: dict[str, Samples], num_images: int) -> _Pictures:
+def _read_pictures(folder: Path, sets: dict[str, Samples], sequences: Images) -> _Pictures:
     first = {
         name: _first_of_each_class(finished.record["settings"]["labels"], GRID_COLUMNS)
         for name, (finished, _) in sets.items()
     }
-    sequences = sets[MRAR][0]
-    earlier = [
-        np.stack([_earlier(sequences, index, number) for index in first[MRAR][:, 0]]) for number in range(1, num_images)
-    ]
+    earlier = list(np.moveaxis(sequences[first[MRAR][:, 0], :-1], 1, 0))
     curves = {TITLES[name]: read_metrics(folder / name / METRICS_FILE, "flow_loss") for name in TITLES}
     return _Pictures(first, earlier, curves)
 

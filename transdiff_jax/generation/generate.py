@@ -7,6 +7,7 @@ describes the folder.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -81,7 +82,9 @@ def generate_samples(
     check_batch(config.sampling.batch_size, mesh, "batch_size")
     check_sampling_memory(config, mesh)
     sampler = make_sampler(config, mesh, all_images=request.all_images)
-    sampler = with_references(sampler, reference_pictures(request.references, config), encode_on(mesh))
+    pictures = reference_pictures(request.references, config)
+    request = dataclasses.replace(request, references=pictures)  # so that files are read once
+    sampler = with_references(sampler, pictures, encode_on(mesh))
     check_shared(out, "out")
     images = config.model.num_images if request.all_images else 1
     with contextlib.closing(SampleSet(out, count, images, archives=_in_archives(out, image_format))) as samples:

@@ -90,10 +90,10 @@ def with_references(sampler: Sampler, pictures: Sequence[UInt8[np.ndarray, "size
     Raises:
         UserError: another process has other pictures.
     """
-    digest = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
-    check_same(digest, "references: the pictures are not the same in all processes of the job")
     if not pictures:
         return sampler
+    digest = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
+    check_same(digest, "references: the pictures are not the same in all processes of the job")
     rows, size = {"images": np.stack(pictures)}, batch_shards(sampler.mesh)
     return sampler.with_references(
         map_rows(lambda rows: encode(sampler.tokenizer, rows["images"]), rows, size, sampler.mesh)

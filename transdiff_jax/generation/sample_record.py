@@ -8,7 +8,7 @@ from pathlib import Path
 from transdiff_jax.config import make_config
 from transdiff_jax.errors import UserError
 from transdiff_jax.storage.files import Json
-from transdiff_jax.storage.json_files import JsonError, read_json_object
+from transdiff_jax.storage.json_files import JsonError, is_number, read_json_object
 
 MOST_BYTES = 2**30  # a line for each label: some hundred million samples
 _DEEPEST = 20
@@ -21,10 +21,6 @@ def _is_config(value: object) -> bool:
         return isinstance(value, dict) and "num_classes" in value.get("model", {})
     except (UserError, RecursionError):
         return False
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _depth(value: object) -> int:
@@ -43,8 +39,8 @@ _OPTIONAL = {"references"}
 _FORMS: dict[str, Callable[[object], bool]] = {
     "config": _is_config,
     "runs": lambda value: isinstance(value, list) and all(isinstance(run, dict) for run in value),
-    "semantic_similarity": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    **dict.fromkeys(FIGURES, lambda value: value is None or _is_number(value)),
+    "semantic_similarity": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    **dict.fromkeys(FIGURES, lambda value: value is None or is_number(value)),
 }
 
 
